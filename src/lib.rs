@@ -1,0 +1,3 @@
+//! kilofs: shared folders that need no server and no account.
+
+pub mod base;

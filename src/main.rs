@@ -1,0 +1,3 @@
+//! The `kilofs` program.
+
+fn main() {}
