@@ -1,0 +1,162 @@
+//! Options of the network and of the engine: defaults, then `config.toml` of the home, then what was saved for the
+//! database at `create` or `join`, then the flags of this command.
+
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(200);
+const CACHE_MIB_DEFAULT: u64 = 256;
+/// Bootstrap nodes of the public Mainline DHT, used where nothing else is named.
+const PUBLIC_BOOTSTRAP: [&str; 4] = [
+    "router.bittorrent.com:6881",
+    "dht.transmissionbt.com:6881",
+    "dht.libtorrent.org:25401",
+    "relay.pkarr.org:6881",
+];
+
+/// One layer of options; what is absent is left to the layer below.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Options {
+    /// DHT nodes to start from, `HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Vec<String>>,
+    /// Where to listen for peers, and from where to speak to the DHT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Peers that are tried besides those that the DHT names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Vec<SocketAddr>>,
+    /// No network at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline: Option<bool>,
+    /// Bytes per second sent to peers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_up: Option<u32>,
+    /// Bytes per second fetched from peers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_down: Option<u32>,
+    /// Seconds between two polls of the record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_interval: Option<f64>,
+    /// A command whose first line of output is the passphrase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passphrase_command: Option<String>,
+    /// MiB of memory for decrypted data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_mib: Option<u64>,
+    /// The largest image that is fetched, in MiB; by default the free space of the disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_mib_max: Option<u64>,
+}
+
+impl Options {
+    /// Reads a layer from a file; a file that does not exist is an empty layer.
+    pub fn read(path: &Path) -> io::Result<Options> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Options::default()),
+            Err(error) => return Err(error),
+        };
+        toml::from_str(&text).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {}", path.display(), error.message()))
+        })
+    }
+
+    /// Writes a layer to a file.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        std::fs::write(path, text)
+    }
+
+    /// `upper` where it says something, `self` elsewhere. Naming a way out ends an `offline` of a lower layer.
+    pub fn under(self, upper: Options) -> Options {
+        let reaches_out = upper.bootstrap.is_some() || upper.peer.is_some();
+        let inherited_offline = if reaches_out { None } else { self.offline };
+        Options {
+            bootstrap: upper.bootstrap.or(self.bootstrap),
+            listen: upper.listen.or(self.listen),
+            peer: upper.peer.or(self.peer),
+            offline: upper.offline.or(inherited_offline),
+            limit_up: upper.limit_up.or(self.limit_up),
+            limit_down: upper.limit_down.or(self.limit_down),
+            poll_interval: upper.poll_interval.or(self.poll_interval),
+            passphrase_command: upper.passphrase_command.or(self.passphrase_command),
+            cache_mib: upper.cache_mib.or(self.cache_mib),
+            image_mib_max: upper.image_mib_max.or(self.image_mib_max),
+        }
+    }
+
+    /// The options with every gap filled.
+    pub fn settle(self) -> Settings {
+        let poll = self.poll_interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        Settings {
+            bootstrap: self.bootstrap.unwrap_or_else(|| PUBLIC_BOOTSTRAP.map(String::from).to_vec()),
+            listen: self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            peers: self.peer.unwrap_or_default(),
+            offline: self.offline.unwrap_or(false),
+            limit_up: self.limit_up,
+            limit_down: self.limit_down,
+            poll_interval: poll.unwrap_or(POLL_INTERVAL_DEFAULT).max(POLL_INTERVAL_MIN),
+            cache_bytes: self.cache_mib.unwrap_or(CACHE_MIB_DEFAULT).max(8) << 20,
+            image_bytes_max: self.image_mib_max.map(|mib| mib << 20),
+        }
+    }
+}
+
+/// Options with every gap filled: what an engine runs with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// DHT nodes to start from.
+    pub bootstrap: Vec<String>,
+    /// Where to listen for peers; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Peers that are tried besides those that the DHT names.
+    pub peers: Vec<SocketAddr>,
+    /// No network at all.
+    pub offline: bool,
+    /// Bytes per second sent to peers.
+    pub limit_up: Option<u32>,
+    /// Bytes per second fetched from peers.
+    pub limit_down: Option<u32>,
+    /// Time between two polls of the record.
+    pub poll_interval: Duration,
+    /// Memory for decrypted data, in bytes.
+    pub cache_bytes: u64,
+    /// The largest image that is fetched, in bytes; the disk's free space where absent.
+    pub image_bytes_max: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_saved_bootstrap_survives_a_command_without_flags() {
+        let saved = Options { bootstrap: Some(vec!["127.0.0.1:1".into()]), poll_interval: Some(1.0), ..Default::default() };
+        let settled = saved.under(Options::default()).settle();
+        assert_eq!(settled.bootstrap, ["127.0.0.1:1"]);
+        assert_eq!(settled.poll_interval, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn naming_a_peer_ends_a_saved_offline() {
+        let saved = Options { offline: Some(true), ..Default::default() };
+        assert!(saved.clone().under(Options::default()).settle().offline);
+        let flags = Options { peer: Some(vec!["127.0.0.1:2".parse().unwrap()]), ..Default::default() };
+        assert!(!saved.under(flags).settle().offline);
+    }
+
+    #[test]
+    fn unknown_options_are_an_error_that_names_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        std::fs::write(&file, "bootstrp = []").unwrap();
+        assert!(Options::read(&file).unwrap_err().to_string().contains("bootstrp"));
+    }
+}

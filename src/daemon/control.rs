@@ -1,0 +1,150 @@
+//! What commands say to an engine: one JSON object a line over a Unix socket, one answer each. The same requests are
+//! handled in-process where no engine runs.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest line that either side accepts, in bytes.
+pub const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// A command for an engine. Paths are from the database's root, as hexadecimal bytes, since names need not be UTF-8.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// The object of `status --json`.
+    Status,
+    /// Publishes what is pending and fetches what is newer; answers when both are done or the time is over.
+    Sync {
+        /// How long to try, in seconds.
+        timeout_seconds: f64,
+    },
+    /// Ends the engine: unmounts, publishes what is pending for a while, keeps the rest.
+    Stop {
+        /// How long to go on publishing, in seconds.
+        publish_seconds: f64,
+    },
+    /// The kept versions, newest first.
+    Versions,
+    /// The newest commits, newest first.
+    Log {
+        /// At most so many.
+        limit: usize,
+    },
+    /// What differs between two kept versions; 0 is the working head.
+    Difference {
+        /// The version to start from.
+        older: u32,
+        /// The version to compare with.
+        newer: u32,
+    },
+    /// Copies a file or directory out of a kept version into the tree.
+    Restore {
+        /// Which version, 1 being the newest.
+        version: u32,
+        /// What to copy.
+        path_hex: String,
+        /// Where to, if not where it was.
+        to_hex: Option<String>,
+    },
+    /// What an admin needs to make the next policy: answered with [`Ground`].
+    Policy,
+    /// Takes a policy that an admin signed, with its charter.
+    Enact {
+        /// The encoded policy.
+        policy_hex: String,
+        /// The encoded charter that it names.
+        charter_hex: String,
+        /// The roots that the charter's new floors were made from, as [`Ground`] gave them: if they have moved on, the
+        /// answer is a failure of the kind `moved` and the admin starts again.
+        ground: Ground,
+    },
+    /// Makes sure that a path can carry a block: it is, or becomes, an empty directory.
+    Prepare {
+        /// The directory.
+        path_hex: String,
+    },
+    /// Looks at every byte of the store that the keys open.
+    Check,
+}
+
+/// The state that a new policy is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ground {
+    /// The encoded policy in force.
+    pub policy_hex: String,
+    /// The encoded charter in force.
+    pub charter_hex: String,
+    /// For each block its counter and root as the next version will carry them.
+    pub blocks: Vec<GroundBlock>,
+}
+
+/// One block of the [`Ground`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroundBlock {
+    /// The block's number.
+    pub number: u16,
+    /// The counter of its entry.
+    pub counter: u64,
+    /// The id of its root; none while it is empty.
+    pub root: Option<String>,
+}
+
+/// What an engine answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It was done; the value depends on the request.
+    Done(serde_json::Value),
+    /// It was not done.
+    Failed(Failure),
+}
+
+/// Why something was not done, in words for a person and in a kind that decides the exit code.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Which exit code it means.
+    pub kind: FailureKind,
+    /// What happened, to what, and what to do next.
+    pub message: String,
+}
+
+/// The kinds of failure, as scripts see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Exit code 1.
+    Failed,
+    /// Exit code 2: wrong usage.
+    Usage,
+    /// Exit code 3: not reachable or timed out.
+    Unreachable,
+    /// Exit code 4: the policy or the capability does not allow it.
+    Refused,
+    /// Exit code 5: wrong passphrase or link.
+    WrongKey,
+    /// The ground of an enactment has moved: make the policy anew.
+    Moved,
+}
+
+impl Failure {
+    /// A failure of a kind.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into() }
+    }
+
+    /// A failure without a kind of its own.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(FailureKind::Failed, message)
+    }
+
+    /// The exit code of a process that ends with it.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            FailureKind::Failed | FailureKind::Moved => 1,
+            FailureKind::Usage => 2,
+            FailureKind::Unreachable => 3,
+            FailureKind::Refused => 4,
+            FailureKind::WrongKey => 5,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The object of `kilofs status --json`.
+
+use serde::{Deserialize, Serialize};
+
+/// One database as its engine sees it. Field names are part of the command-line contract.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// What it is called on this device.
+    pub name: String,
+    /// Its id, hexadecimal.
+    pub database: String,
+    /// The engine's process; none while no engine runs.
+    pub pid: Option<u32>,
+    /// The engine's control socket; none while no engine runs.
+    pub socket: Option<String>,
+    /// Where peers are awaited.
+    pub listen: Option<String>,
+    /// The public key of the record (BEP 44, no salt), hexadecimal.
+    pub key: String,
+    /// `admin`, `write`, `read` or `mirror`.
+    pub capability: String,
+    /// This device's public key, hexadecimal.
+    pub device: String,
+    /// The highest record accepted.
+    pub seq: Option<i64>,
+    /// When the DHT last confirmed that nothing is newer.
+    pub confirmed_seconds_ago: Option<f64>,
+    /// Bytes of changes that no record names yet; above 0 from the first unpublished change on.
+    pub pending_bytes: u64,
+    /// Nothing is pending.
+    pub published: bool,
+    /// The content of all blocks as one id; equal on two devices if and only if they hold the same content.
+    pub root: Option<String>,
+    /// The versions of the record, newest first.
+    pub versions: Vec<VersionStatus>,
+    /// How many peers were heard of lately.
+    pub peers: usize,
+    /// The blocks and what this device may do in them.
+    pub blocks: Vec<BlockStatus>,
+    /// Conflict copies that still exist.
+    pub conflicts: Vec<ConflictStatus>,
+    /// What others published against the policy, and local edits that a newer policy forbids.
+    pub refused: Vec<RefusalStatus>,
+    /// Length of the image.
+    pub image_bytes: u64,
+    /// Bytes of it that are in use.
+    pub live_bytes: u64,
+    /// Bytes fetched from peers since the database came here.
+    pub fetched_bytes: u64,
+    /// Bytes sent to peers since the database came here.
+    pub sent_bytes: u64,
+    /// Where it is mounted.
+    pub mounted_at: Option<String>,
+    /// Versions that are being fetched.
+    pub transfers: Vec<TransferStatus>,
+    /// What else a person should know.
+    pub warnings: Vec<String>,
+    /// Work done since the engine started, for tests that count instead of timing.
+    pub counters: Counters,
+}
+
+/// One version of the record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// The torrent.
+    pub infohash: String,
+    /// All of it is here.
+    pub complete: bool,
+    /// Peers that are connected for it.
+    pub peers: usize,
+}
+
+/// One block.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BlockStatus {
+    /// Its number; 0 is the root.
+    pub number: u16,
+    /// Its path from the database's root, with a leading slash.
+    pub path: String,
+    /// `rw`, `ro`, `owner` or `append`.
+    pub mode: String,
+    /// The device that owns it.
+    pub owner: Option<String>,
+    /// This device may write in it.
+    pub writable: bool,
+}
+
+/// One conflict copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConflictStatus {
+    /// The path of the copy.
+    pub path: String,
+    /// The first bytes of the device whose edit it holds.
+    pub device: String,
+}
+
+/// One refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RefusalStatus {
+    /// The block's number.
+    pub block: u16,
+    /// The block's path.
+    pub path: String,
+    /// `remote`: a version of somebody's was refused; `local`: edits of this device were set aside.
+    pub kind: String,
+    /// Who signed it, where that is certain.
+    pub signer: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
+/// One version on its way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TransferStatus {
+    /// The torrent.
+    pub infohash: String,
+    /// Bytes that were missing at the start.
+    pub total_bytes: u64,
+    /// Bytes of them that are here.
+    pub done_bytes: u64,
+}
+
+/// Work done since the engine started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Pieces hashed for publishing.
+    pub pieces_hashed: u64,
+    /// Bytes read and hashed for publishing.
+    pub bytes_hashed: u64,
+    /// Versions published.
+    pub published: u64,
+    /// Versions adopted.
+    pub adopted: u64,
+    /// Versions merged.
+    pub merged: u64,
+}
