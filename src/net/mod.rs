@@ -1,0 +1,11 @@
+//! Floor 4: the public DHT through `mainline`, the swarm through `librqbit`, and a private DHT for tests.
+//!
+//! Nothing here knows a key that opens anything: items come signed, images come sealed. Every wait has a deadline.
+
+mod dht;
+mod error;
+mod testnet;
+
+pub use dht::{Dht, DhtOptions, Found};
+pub use error::NetError;
+pub use testnet::Testnet;
