@@ -1,15 +1,19 @@
 //! Where kilofs keeps what it keeps: one directory given by `--home`, or the XDG directories.
 
+use crate::base::{Malformed, Reader, Writer};
 use etcetera::{AppStrategy, AppStrategyArgs, choose_app_strategy};
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// A Unix socket's path has 108 bytes with its NUL.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 const NAME_BYTES_MAX: usize = 64;
+/// Linux's PATH_MAX.
+const PATH_BYTES_MAX: usize = 4096;
 
 /// What a person calls a database on this device: 1 to 64 of `A–Z a–z 0–9 . _ -`, not starting with a dot or a dash.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -97,6 +101,22 @@ impl Home {
             log: state.join("log"),
             runtime: strategy.runtime_dir().unwrap_or_else(|| state.join("run")),
         })
+    }
+
+    /// Appends the home, for an engine that is told where it lives.
+    pub fn encode(&self, writer: &mut Writer) {
+        for path in [&self.config, &self.data, &self.log, &self.runtime] {
+            writer.bytes(path.as_os_str().as_bytes());
+        }
+    }
+
+    /// Reads what [`Home::encode`] wrote.
+    pub fn decode(reader: &mut Reader) -> Result<Home, Malformed> {
+        let mut path = || {
+            let bytes = reader.bytes(PATH_BYTES_MAX)?.to_vec();
+            Ok(PathBuf::from(OsString::from_vec(bytes)))
+        };
+        Ok(Home { config: path()?, data: path()?, log: path()?, runtime: path()? })
     }
 
     /// The file with the options that hold for every database.

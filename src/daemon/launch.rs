@@ -2,8 +2,18 @@
 
 use super::config::Options;
 use super::home::{Home, Name};
-use crate::crypt::keyring::Keyring;
+use crate::base::{Malformed, Reader, Writer};
+use crate::crypt::keyring::{self, Argon2Cost, Keyring};
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// The longest launch that an engine accepts, in bytes.
+const LAUNCH_BYTES_MAX: usize = 1 << 20;
+const MOUNT: u8 = 1;
+const MIRROR: u8 = 2;
 
 /// What an engine is told at its start. It holds secrets: it travels through a pipe, never in arguments or environment.
 pub struct Launch {
@@ -36,4 +46,102 @@ pub enum Role {
         /// Whether the command needs the network.
         network: bool,
     },
+}
+
+impl Launch {
+    /// The bytes for the pipe to an engine that runs on its own: home, name, options as JSON, role, keyring. Only a
+    /// mount or a mirror is started that way.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut writer = Writer::new();
+        self.home.encode(&mut writer);
+        writer.bytes(self.name.as_str().as_bytes());
+        writer.bytes(&serde_json::to_vec(&self.options).expect("plain options serialise"));
+        match &self.role {
+            Role::Mount { directory, options } => {
+                writer.u8(MOUNT).bytes(directory.as_os_str().as_bytes()).varint(options.len() as u64);
+                for option in options {
+                    writer.bytes(option.as_bytes());
+                }
+            }
+            Role::Mirror | Role::Command { .. } => _ = writer.u8(MIRROR),
+        }
+        // A pipe needs no passphrase: the seal is there for its strict decoder, not for secrecy.
+        let keyring = Zeroizing::new(keyring::seal(&self.keyring, b"", Argon2Cost::MINIMAL));
+        writer.bytes(&keyring);
+        Zeroizing::new(writer.0)
+    }
+
+    /// Reads a launch from the pipe.
+    pub fn read(pipe: impl Read) -> io::Result<Launch> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(LAUNCH_BYTES_MAX));
+        pipe.take(LAUNCH_BYTES_MAX as u64).read_to_end(&mut bytes)?;
+        Launch::decode(&bytes)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "this is not a launch: `engine` is started by `mount` and `mirror`"))
+    }
+
+    /// Reads what [`Launch::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Launch, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let home = Home::decode(&mut reader)?;
+        let name = Name::new(&text(&mut reader)?).map_err(|_| Malformed)?;
+        let options = serde_json::from_slice(reader.bytes(LAUNCH_BYTES_MAX)?).map_err(|_| Malformed)?;
+        let role = match reader.u8()? {
+            MOUNT => {
+                let directory = OsString::from_vec(reader.bytes(LAUNCH_BYTES_MAX)?.to_vec()).into();
+                let count = reader.bounded(LAUNCH_BYTES_MAX)?;
+                let options = (0..count).map(|_| text(&mut reader)).collect::<Result<_, _>>()?;
+                Role::Mount { directory, options }
+            }
+            MIRROR => Role::Mirror,
+            _ => return Err(Malformed),
+        };
+        let keyring = keyring::open(reader.bytes(LAUNCH_BYTES_MAX)?, b"").map_err(|_| Malformed)?;
+        reader.end()?;
+        Ok(Launch { home, name, keyring, options, role })
+    }
+}
+
+fn text(reader: &mut Reader) -> Result<String, Malformed> {
+    String::from_utf8(reader.bytes(LAUNCH_BYTES_MAX)?.to_vec()).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::crypt::keys::{AdminKey, DatabaseKey};
+    use crate::crypt::link::Capability;
+    use crate::crypt::secret::Secret;
+
+    fn launch(role: Role) -> Launch {
+        let capability = Capability::create(&AdminKey::generate(), &DatabaseKey::generate(), Secret::random());
+        Launch {
+            home: Home::at(std::path::Path::new("/h")),
+            name: Name::new("notes").unwrap(),
+            keyring: Keyring::new(capability, "notes"),
+            options: Options { poll_interval: Some(1.5), ..Options::default() },
+            role,
+        }
+    }
+
+    #[test]
+    fn a_launch_survives_the_pipe() {
+        let directory = PathBuf::from(OsString::from_vec(b"/m\xff".to_vec()));
+        let role = Role::Mount { directory, options: vec!["ro".into(), "allow_other".into()] };
+        let sent = launch(role);
+        let taken = Launch::read(&sent.encode()[..]).unwrap();
+        assert_eq!(taken.role, sent.role);
+        assert_eq!(taken.options, sent.options);
+        assert_eq!(taken.home.config_file(), sent.home.config_file());
+        assert_eq!(taken.keyring.capability.database_id(), sent.keyring.capability.database_id());
+        assert_eq!(taken.keyring.device.public(), sent.keyring.device.public());
+    }
+
+    #[test]
+    fn half_a_launch_is_none() {
+        let bytes = launch(Role::Mirror).encode();
+        for length in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            assert!(Launch::decode(&bytes[..length]).is_err(), "{length}");
+        }
+    }
 }

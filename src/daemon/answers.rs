@@ -1,0 +1,112 @@
+//! What an engine's answers hold, besides [`Status`](super::status::Status) and [`Ground`](super::control::Ground).
+//! Names and paths are bytes, so they travel as hexadecimal.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to `Sync`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Synced {
+    /// Nothing is pending.
+    pub published: bool,
+    /// Bytes that no record names yet.
+    pub pending_bytes: u64,
+    /// The highest record accepted.
+    pub seq: Option<i64>,
+    /// The content of all blocks as one id.
+    pub root: Option<String>,
+}
+
+/// The answer to `Stop`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stopped {
+    /// Bytes that no record names yet: kept, and published at the next start.
+    pub pending_bytes: u64,
+}
+
+/// One element of the answer to `Versions`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptVersion {
+    /// Its number under `.kilofs/versions`, 1 being the newest.
+    pub version: u32,
+    /// The torrent.
+    pub infohash: String,
+    /// The id of its commit.
+    pub commit: String,
+    /// When it was made, in seconds since 1970.
+    pub time: i64,
+    /// The device that made it.
+    pub device: Option<String>,
+    /// All of it is here.
+    pub complete: bool,
+    /// The record names it.
+    pub in_record: bool,
+    /// Length of its image.
+    pub image_bytes: u64,
+}
+
+/// One element of the answer to `Log`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogEntry {
+    /// The commit's id.
+    pub commit: String,
+    /// When it was made, in seconds since 1970.
+    pub time: i64,
+    /// The device that made it.
+    pub device: String,
+    /// The commits that it stands on.
+    pub parents: Vec<String>,
+    /// Its Lamport counter.
+    pub lamport: u64,
+    /// Its number under `.kilofs/versions`, while it is kept.
+    pub version: Option<u32>,
+}
+
+/// One element of the answer to `Difference`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Differing {
+    /// The path from the database's root.
+    pub path_hex: String,
+    /// `added`, `removed`, `changed` (its content) or `attributes`.
+    pub change: String,
+}
+
+/// The answer to `Restore`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Restored {
+    /// Where it is now.
+    pub path_hex: String,
+    /// Files, directories and symlinks that were written.
+    pub entries: u64,
+    /// Bytes of file content that were written.
+    pub bytes: u64,
+}
+
+/// The answer to `Check`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Checked {
+    /// Objects that were opened.
+    pub objects: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// What is wrong; empty is clean.
+    pub findings: Vec<CheckFinding>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckFinding {
+    /// The block; none where the store itself is damaged.
+    pub block: Option<u16>,
+    /// Where: a path, an inode or a place in the store, in words.
+    pub subject: String,
+    /// What is wrong with it.
+    pub what: String,
+}
