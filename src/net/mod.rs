@@ -4,8 +4,13 @@
 
 mod dht;
 mod error;
+mod fetch;
+mod nodelay;
+mod storage;
+mod swarm;
 mod testnet;
 
 pub use dht::{Dht, DhtOptions, Found};
 pub use error::NetError;
+pub use swarm::{Swarm, SwarmOptions, Traffic};
 pub use testnet::Testnet;
