@@ -1,0 +1,190 @@
+//! The machine alone: every test is a short story told in inputs.
+
+use super::*;
+use crate::base::{Locator, Place};
+
+fn version(n: u8) -> VersionRef {
+    let place = Place { offset: 0, length: 64 };
+    VersionRef { infohash: InfoHash([n; 20]), commit: Locator { place, id: Id([n; 32]) } }
+}
+
+fn heard(seq: i64, versions: &[u8]) -> Heard {
+    let digest = Id([versions[0] ^ seq as u8; 32]);
+    Heard { seq, digest, versions: versions.iter().map(|n| version(*n)).collect() }
+}
+
+fn writer() -> Machine {
+    let role = Role { publishes: true, keeps_all: false };
+    Machine::new(Timing::for_poll(1_000), role, None, None)
+}
+
+fn hash(n: u8) -> InfoHash {
+    version(n).infohash
+}
+
+/// Runs ticks up to `until` and collects what they ask for.
+fn run(machine: &mut Machine, from: Millis, until: Millis) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let mut now = from;
+    while now <= until {
+        effects.extend(machine.handle(Input::Tick, now, 0));
+        now += 10;
+    }
+    effects
+}
+
+#[test]
+fn nothing_is_put_before_the_dht_was_asked() {
+    let mut machine = writer();
+    assert_eq!(machine.handle(Input::Tick, 0, 0), [Effect::Announce, Effect::Poll]);
+    assert!(machine.handle(Input::Changed, 1, 0).is_empty());
+    assert!(!run(&mut machine, 10, 900).contains(&Effect::Publish));
+    machine.handle(Input::Polled(Poll::Unreachable), 900, 0);
+    assert!(!run(&mut machine, 900, 1_500).contains(&Effect::Publish), "unreachable: keep it");
+    assert!(machine.handle(Input::Polled(Poll::Nothing), 1_950, 0).contains(&Effect::Publish));
+}
+
+#[test]
+fn a_burst_of_changes_is_one_publication() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Nothing), 1, 0);
+    let mut effects = Vec::new();
+    for now in 2..20 {
+        effects.extend(machine.handle(Input::Changed, now, 0));
+    }
+    effects.extend(run(&mut machine, 20, 200));
+    assert_eq!(effects.iter().filter(|effect| **effect == Effect::Publish).count(), 1);
+}
+
+#[test]
+fn a_storm_is_published_all_the_same() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Nothing), 1, 0);
+    let effects: Vec<_> = (2..1_200).flat_map(|now| machine.handle(Input::Changed, now, 0)).collect();
+    assert!(effects.contains(&Effect::Publish));
+}
+
+#[test]
+fn the_head_is_put_above_what_the_record_names() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    let effects = machine.handle(Input::Polled(Poll::Heard(vec![heard(7, &[1, 2, 3, 4, 5])])), 1, 0);
+    assert_eq!(effects, [Effect::Fetch(version(1))]);
+    machine.handle(Input::Fetched(hash(1), Fetched::Current), 2, 0);
+    machine.handle(Input::Changed, 3, 0);
+    assert_eq!(run(&mut machine, 4, 100), [Effect::Publish]);
+    let effects = machine.handle(Input::Published(Ok(Some(version(9)))), 100, 0);
+    let versions = [9, 1, 2, 3, 4].map(version).to_vec();
+    assert_eq!(effects, [Effect::Put { versions, seq: 8, cas: Some(7) }]);
+    assert!(!machine.published_all());
+    machine.handle(Input::Put(PutOutcome::Done(heard(8, &[9, 1, 2, 3, 4]))), 110, 0);
+    assert!(machine.published_all());
+}
+
+#[test]
+fn a_lost_race_looks_again_before_it_puts_again() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Nothing), 1, 0);
+    machine.handle(Input::Changed, 2, 0);
+    run(&mut machine, 3, 100);
+    machine.handle(Input::Published(Ok(Some(version(9)))), 100, 0);
+    let effects = machine.handle(Input::Put(PutOutcome::Superseded), 120, 0);
+    assert_eq!(effects, [Effect::Poll]);
+    let effects = machine.handle(Input::Polled(Poll::Heard(vec![heard(1, &[4])])), 130, 0);
+    assert_eq!(effects, [Effect::Fetch(version(4))]);
+    machine.handle(Input::Fetched(hash(4), Fetched::Merged), 140, 0);
+    assert!(run(&mut machine, 150, 2_000).contains(&Effect::Publish));
+}
+
+#[test]
+fn a_version_without_seeder_falls_back_and_the_good_one_is_put_first() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Heard(vec![heard(3, &[1, 2])])), 1, 0);
+    let effects = machine.handle(Input::Fetched(hash(1), Fetched::NoSource), 10, 0);
+    assert_eq!(effects, [Effect::Fetch(version(2))]);
+    let mut effects = machine.handle(Input::Fetched(hash(2), Fetched::Current), 20, 0);
+    effects.extend(run(&mut machine, 30, 3_000));
+    let put = Effect::Put { versions: vec![version(2), version(1)], seq: 4, cas: Some(3) };
+    assert!(effects.contains(&put), "{effects:?}");
+}
+
+#[test]
+fn a_broken_version_is_never_tried_again_and_leaves_the_record() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Heard(vec![heard(3, &[1, 2])])), 1, 0);
+    machine.handle(Input::Fetched(hash(1), Fetched::Broken), 10, 0);
+    let mut effects = machine.handle(Input::Fetched(hash(2), Fetched::Current), 20, 0);
+    effects.extend(run(&mut machine, 30, 60_000));
+    assert!(!effects.iter().any(|effect| *effect == Effect::Fetch(version(1))));
+    assert!(effects.contains(&Effect::Put { versions: vec![version(2)], seq: 4, cas: Some(3) }));
+}
+
+#[test]
+fn two_values_of_one_seq_are_both_fetched() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    let both = vec![heard(3, &[1]), heard(3, &[2])];
+    assert_eq!(machine.handle(Input::Polled(Poll::Heard(both)), 1, 0), [Effect::Fetch(version(1))]);
+    let effects = machine.handle(Input::Fetched(hash(1), Fetched::Current), 2, 0);
+    assert_eq!(effects, [Effect::Fetch(version(2))]);
+}
+
+#[test]
+fn a_dht_that_forgot_gets_the_record_back_at_once() {
+    let role = Role { publishes: false, keeps_all: true };
+    let mut machine = Machine::new(Timing::for_poll(1_000), role, None, None);
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Heard(vec![heard(3, &[1])])), 1, 0);
+    machine.handle(Input::Fetched(hash(1), Fetched::Current), 2, 0);
+    run(&mut machine, 10, 1_100);
+    let effects = machine.handle(Input::Polled(Poll::Nothing), 1_100, 0);
+    assert!(effects.contains(&Effect::Reput) && effects.contains(&Effect::Announce), "{effects:?}");
+    run(&mut machine, 1_110, 2_200);
+    let effects = machine.handle(Input::Polled(Poll::Heard(vec![heard(2, &[8])])), 2_200, 0);
+    assert!(effects.contains(&Effect::Reput), "an older record is a loss too: {effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Fetch(_))));
+}
+
+#[test]
+fn a_mirror_keeps_all_five() {
+    let role = Role { publishes: false, keeps_all: true };
+    let mut machine = Machine::new(Timing::for_poll(1_000), role, None, None);
+    machine.handle(Input::Tick, 0, 0);
+    let mut effects = machine.handle(Input::Polled(Poll::Heard(vec![heard(3, &[1, 2, 3])])), 1, 0);
+    for n in 1..=3 {
+        assert_eq!(effects, [Effect::Fetch(version(n))]);
+        effects = machine.handle(Input::Fetched(hash(n), Fetched::Current), 10, 0);
+    }
+    assert!(effects.is_empty());
+    assert_eq!(machine.head().map(|head| head.infohash), Some(hash(1)), "older versions are not the head");
+}
+
+#[test]
+fn an_unreachable_dht_backs_off() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Nothing), 1, 0);
+    machine.handle(Input::Changed, 2, 0);
+    run(&mut machine, 3, 100);
+    machine.handle(Input::Published(Ok(Some(version(9)))), 100, 0);
+    machine.handle(Input::Put(PutOutcome::Unreachable), 200, 0);
+    assert!(!machine.published_all());
+    assert!(!run(&mut machine, 210, 650).iter().any(|effect| matches!(effect, Effect::Put { .. })));
+}
+
+#[test]
+fn sync_is_settled_only_after_a_poll_that_came_later() {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    let polls = machine.polls_done();
+    assert!(!machine.settled_since(polls));
+    machine.handle(Input::Polled(Poll::Nothing), 1, 0);
+    assert!(machine.settled_since(polls));
+    machine.handle(Input::Changed, 2, 0);
+    assert!(!machine.settled_since(polls));
+}

@@ -1,0 +1,43 @@
+//! The periods that the machine works with.
+
+use super::Millis;
+
+/// All in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Between two polls of the record.
+    pub poll: Millis,
+    /// Without a change for so long, a burst of changes is over.
+    pub quiet: Millis,
+    /// A burst that does not end is published after so long all the same.
+    pub storm: Millis,
+    /// At least so long between two puts.
+    pub put_spacing: Millis,
+    /// Between two puts of an unchanged record: nodes drop an item after one to two hours.
+    pub reput: Millis,
+    /// Between two announcements under the rendezvous.
+    pub announce: Millis,
+    /// How long a version may stay without a seeder before an older one is put first.
+    pub patience: Millis,
+    /// How long a version without a seeder is left alone before it is tried again.
+    pub retry_dead: Millis,
+    /// First pause after a put that nobody answered; doubled up to `poll`.
+    pub backoff: Millis,
+}
+
+impl Timing {
+    /// Periods for a poll interval: those that a person waits for follow it, those that protect the DHT do not.
+    pub fn for_poll(poll: Millis) -> Timing {
+        Timing {
+            poll,
+            quiet: 30,
+            storm: 1_000,
+            put_spacing: poll.clamp(250, 3_000),
+            reput: 30 * 60_000,
+            announce: 15 * 60_000,
+            patience: poll.clamp(1_000, 20_000),
+            retry_dead: (poll * 4).clamp(4_000, 120_000),
+            backoff: 500,
+        }
+    }
+}
