@@ -29,8 +29,6 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(3);
 const STALL: Duration = Duration::from_secs(10);
 /// More addresses than this are not remembered for one fetch.
 const PEERS_MAX: usize = 400;
-/// Arrived bytes count as progress up to this multiple of what was missing: garbage must not keep a fetch alive.
-const BYTES_WANTED_FACTOR_MAX: u64 = 3;
 
 /// The peers that a running fetch knows.
 #[derive(Default)]
@@ -72,7 +70,7 @@ impl Swarm {
             infohash,
             sources,
             life: None,
-            patience: Patience::new(patience, metainfo, incoming),
+            patience: Patience::new(patience),
             pause: RECONNECT_PAUSE_MIN,
         };
         // Whatever serves under this name has not got these bytes.
@@ -113,6 +111,7 @@ impl Fetch {
             let progress = served.progress();
             let torrent = self.inner.add(metainfo, served, &incoming.have(), self.sources.list()).await?;
             self.life = Some(torrent.life);
+            self.patience.new_life();
             match self.watch(&torrent, progress).await? {
                 Ended::Complete => {
                     self.life = None;
@@ -147,7 +146,7 @@ impl Fetch {
                 return Err(NetError::Engine { what: "fetching", source: failure.into() });
             }
             let counts = torrent.peer_counts();
-            if self.patience.progress(now.pieces - pieces, counts.fetched) {
+            if self.patience.note(now.pieces - pieces, counts.fetched) {
                 self.pause = RECONNECT_PAUSE_MIN;
             }
             pieces = now.pieces;
@@ -196,35 +195,36 @@ impl Drop for Fetch {
 /// Tells when a fetch has waited in vain for too long.
 struct Patience {
     limit: Duration,
-    last: Instant,
-    /// Bytes that may still arrive and count.
-    creditable: u64,
-    /// Bytes that had arrived in this life of the torrent.
+    /// When the last piece was accepted, or the fetch began.
+    piece: Instant,
+    /// When bytes last arrived in this life of the torrent. They count only while it lasts: a peer whose pieces are
+    /// wrong is dropped, and its bytes must not keep the fetch alive.
+    bytes: Option<Instant>,
     fetched: u64,
 }
 
 impl Patience {
-    fn new(limit: Duration, metainfo: &Metainfo, incoming: &Incoming) -> Patience {
-        let missing = incoming.have().iter().filter(|have| !**have).count() as u64;
-        let creditable = (missing * metainfo.hashes.length.bytes()).saturating_mul(BYTES_WANTED_FACTOR_MAX);
-        Patience { limit, last: Instant::now(), creditable, fetched: 0 }
+    fn new(limit: Duration) -> Patience {
+        Patience { limit, piece: Instant::now(), bytes: None, fetched: 0 }
     }
 
-    fn progress(&mut self, pieces: u64, fetched: u64) -> bool {
-        // A new life counts from zero.
-        let arrived = fetched.checked_sub(self.fetched).unwrap_or(fetched);
-        self.fetched = fetched;
-        let counted = arrived.min(self.creditable);
-        self.creditable -= counted;
-        let any = pieces > 0 || counted > 0;
-        if any {
-            self.last = Instant::now();
+    fn new_life(&mut self) {
+        (self.bytes, self.fetched) = (None, 0);
+    }
+
+    /// Notes how much has arrived; tells whether pieces were among it.
+    fn note(&mut self, pieces: u64, fetched: u64) -> bool {
+        if fetched > self.fetched {
+            (self.bytes, self.fetched) = (Some(Instant::now()), fetched);
         }
-        any
+        if pieces > 0 {
+            self.piece = Instant::now();
+        }
+        pieces > 0
     }
 
     fn since(&self) -> Duration {
-        self.last.elapsed()
+        self.bytes.map_or(self.piece, |bytes| bytes.max(self.piece)).elapsed()
     }
 
     fn is_over(&self) -> bool {

@@ -14,11 +14,11 @@ use std::time::Duration;
 use std::{fs, io};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 /// When to look after connections were asked for: the sockets appear within a millisecond, some later.
-const BURST_MILLIS: [u64; 10] = [0, 1, 1, 2, 4, 8, 16, 32, 64, 128];
+const BURST_MILLIS: [u64; 10] = [1, 1, 1, 1, 2, 4, 8, 16, 32, 64];
 /// How often to look otherwise: for reconnections, and for peers that other peers named.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,16 +54,15 @@ async fn run(opened: Arc<Notify>) {
         Ok(sockets) => sockets,
         Err(error) => return warn!(%error, "cannot set TCP_NODELAY; small transfers will take 40 ms longer"),
     };
+    // Where in the burst it is; past the end it idles.
+    let mut step = BURST_MILLIS.len();
     loop {
-        match timeout(IDLE_PAUSE, opened.notified()).await {
-            Err(_) => sockets.sweep(),
-            Ok(()) => {
-                for millis in BURST_MILLIS {
-                    sleep(Duration::from_millis(millis)).await;
-                    sockets.sweep();
-                }
-            }
-        }
+        let pause = BURST_MILLIS.get(step).map_or(IDLE_PAUSE, |millis| Duration::from_millis(*millis));
+        step = match timeout(pause, opened.notified()).await {
+            Ok(()) => 0,
+            Err(_) => (step + 1).min(BURST_MILLIS.len()),
+        };
+        sockets.sweep();
     }
 }
 
