@@ -41,7 +41,9 @@ fn converse(stream: UnixStream, request: &Request, deadline: Duration) -> Result
         _ => Failure::failed(format!("the engine ended while it was asked: {error}; its log may say why")),
     })?;
     let reply = serde_json::from_slice(&line).map_err(|error| {
-        Failure::failed(format!("the engine answered in a way that this version does not know ({error}); are both of one version?"))
+        Failure::failed(format!(
+            "the engine answered in a way that this version does not know ({error}); are both of one version?"
+        ))
     })?;
     match reply {
         Reply::Done(value) => Ok(value),

@@ -75,8 +75,12 @@ impl Launch {
     pub fn read(pipe: impl Read) -> io::Result<Launch> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(LAUNCH_BYTES_MAX));
         pipe.take(LAUNCH_BYTES_MAX as u64).read_to_end(&mut bytes)?;
-        Launch::decode(&bytes)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "this is not a launch: `engine` is started by `mount` and `mirror`"))
+        Launch::decode(&bytes).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "this is not a launch: `engine` is started by `mount` and `mirror`",
+            )
+        })
     }
 
     /// Reads what [`Launch::encode`] wrote.
@@ -114,7 +118,8 @@ mod tests {
     use crate::crypt::secret::Secret;
 
     fn launch(role: Role) -> Launch {
-        let capability = Capability::create(&AdminKey::generate(), &DatabaseKey::generate(), Secret::random());
+        let capability =
+            Capability::create(&AdminKey::generate(), &DatabaseKey::generate(), Secret::random());
         Launch {
             home: Home::at(std::path::Path::new("/h")),
             name: Name::new("notes").unwrap(),

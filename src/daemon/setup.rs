@@ -5,7 +5,7 @@ use super::control::{Failure, FailureKind};
 use super::engine;
 use super::home::{DatabasePaths, Home, Name};
 use crate::crypt::keyring::{self, Argon2Cost, Keyring};
-use crate::crypt::keys::{AdminKey, DatabaseKey, DeviceKey};
+use crate::crypt::keys::{AdminKey, DatabaseKey};
 use crate::crypt::link::Capability;
 use crate::crypt::secret::Secret;
 use std::fs::{File, OpenOptions};
@@ -35,7 +35,9 @@ pub fn join(
 /// Fails where a database of that name exists: asked before a person is troubled for a passphrase.
 pub fn ensure_free(home: &Home, name: &Name) -> Result<(), Failure> {
     if home.database(name).keyring.exists() {
-        return Err(Failure::failed(format!("there is a database called {name} already; choose another name")));
+        return Err(Failure::failed(format!(
+            "there is a database called {name} already; choose another name"
+        )));
     }
     Ok(())
 }
@@ -64,7 +66,13 @@ fn establish(
     filled.map(|()| capability)
 }
 
-fn fill(paths: &DatabasePaths, name: &Name, keyring: &Keyring, saved: &Options, draft: &Path) -> Result<(), Failure> {
+fn fill(
+    paths: &DatabasePaths,
+    name: &Name,
+    keyring: &Keyring,
+    saved: &Options,
+    draft: &Path,
+) -> Result<(), Failure> {
     engine::initialise(paths, keyring)?;
     let finish = || -> io::Result<()> {
         saved.write(&paths.config)?;

@@ -1,0 +1,168 @@
+//! The arguments of the program: global flags, which may stand before or after the command, and the commands.
+
+use super::{
+    block, completions, create, engine, fsck, history, join, link, mount, policy, status, sync, testnet,
+    umount,
+};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Shared folders that need no server and no account.
+#[derive(Parser)]
+#[command(name = "kilofs", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args)]
+pub struct Globals {
+    /// Keep everything under DIR instead of the XDG directories
+    #[arg(long, global = true, value_name = "DIR", env = "KILOFS_HOME", hide_env_values = true)]
+    pub home: Option<PathBuf>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more in the log; repeat for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// The keyring has no passphrase
+    #[arg(long, global = true, conflicts_with = "passphrase_file")]
+    pub no_passphrase: bool,
+    /// Read the keyring's passphrase from the first line of FILE
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Network")]
+    pub network: Network,
+}
+
+/// Flags of the network; those of `create` and `join` are saved for the database.
+#[derive(Args)]
+pub struct Network {
+    /// A DHT node to start from; repeatable
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub bootstrap: Vec<String>,
+    /// Where to wait for peers, and from where to speak to the DHT
+    #[arg(long, global = true, value_name = "ADDR", value_parser = listen_address)]
+    pub listen: Option<SocketAddr>,
+    /// A peer to try besides those that the DHT names; repeatable
+    #[arg(long, global = true, value_name = "ADDR:PORT")]
+    pub peer: Vec<SocketAddr>,
+    /// Use no network at all
+    #[arg(long, global = true, conflicts_with_all = ["bootstrap", "peer"])]
+    pub offline: bool,
+    /// Bytes per second sent to peers, such as 500K or 2M
+    #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
+    pub limit_up: Option<u32>,
+    /// Bytes per second fetched from peers, such as 500K or 2M
+    #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
+    pub limit_down: Option<u32>,
+    /// Seconds between two looks at the record
+    #[arg(long, global = true, value_name = "S", value_parser = seconds)]
+    pub poll_interval: Option<f64>,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a new database
+    Create(create::Create),
+    /// Print a link that gives access to a database
+    Link(link::Link),
+    /// Take a database from a link on standard input
+    Join(join::Join),
+    /// Show a database as a directory
+    Mount(mount::Mount),
+    /// End a mount
+    Umount(umount::Umount),
+    /// Show how databases are
+    Status(status::Show),
+    /// Publish what is pending and fetch what is newer
+    Sync(sync::Sync),
+    /// Directories with rules of their own
+    Block(block::Block),
+    /// Who may change what
+    Policy(policy::Policy),
+    /// List the kept versions
+    Versions(history::Versions),
+    /// Copy a file or directory out of a kept version
+    Restore(history::Restore),
+    /// Follow, keep and seed a database without showing it
+    Mirror(mount::Mirror),
+    /// List the newest changes
+    Log(history::Log),
+    /// List what differs between two kept versions
+    Diff(history::Diff),
+    /// Look at every byte of a database's store
+    Fsck(fsck::Fsck),
+    /// Look for what keeps kilofs from working here
+    Doctor,
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+    /// Run a private DHT for tests and trials
+    Testnet(testnet::Run),
+    /// An engine in the background; started by `mount` and `mirror`
+    #[command(hide = true)]
+    Engine(engine::Engine),
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse::<SocketAddr>().or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, 0).into()));
+    address.map_err(|_| "an address is an IP address, with or without a port: 0.0.0.0:6881".into())
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    let (digits, shift) = match text.trim_end_matches(['i', 'B']).char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: u64 =
+        digits.parse().map_err(|_| "a rate is a number of bytes per second, such as 500K or 2M")?;
+    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
+    let bytes = bytes.and_then(|bytes| u32::try_from(bytes).ok());
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "a rate lies between 1 and 4294967295 bytes per second".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+    number.ok_or_else(|| "a time is a positive number of seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_command() {
+        for line in ["kilofs --home /h --json status", "kilofs status --home /h --json"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(arguments.globals.home, Some("/h".into()));
+            assert!(arguments.globals.json);
+        }
+    }
+
+    #[test]
+    fn rates_have_suffixes() {
+        for (text, bytes) in [("1", 1), ("500K", 500 << 10), ("2MiB", 2 << 20), ("3g", 3 << 30)] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "K", "-1", "0", "1.5M", "4G", "99999999999999999999G"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+}

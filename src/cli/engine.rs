@@ -1,0 +1,55 @@
+//! `kilofs engine`, hidden: the process behind a mount or a mirror. It reads its launch from standard input, writes one
+//! line of readiness to standard output, and logs to standard error.
+
+use super::Outcome;
+use super::context::Context;
+use super::logging;
+use crate::daemon::control::{Failure, Reply};
+use crate::daemon::engine;
+use crate::daemon::launch::Launch;
+use clap::Args;
+use rustix::fs::Mode;
+use std::cell::Cell;
+use std::io::{self, Write};
+
+/// An engine in the background.
+#[derive(Args)]
+pub struct Engine {
+    /// For the list of processes only
+    name: Option<String>,
+}
+
+/// Runs `engine`.
+pub fn run(context: &Context, _: Engine) -> Outcome {
+    // The child of a mount leads no group yet; were it to, it would keep its session, and that only means more signals.
+    _ = rustix::process::setsid();
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    logging::of_engine(context.verbose);
+    let told = Cell::new(false);
+    let tell = |reply: Reply| {
+        told.set(true);
+        let mut line = serde_json::to_vec(&reply).unwrap_or_default();
+        line.push(b'\n');
+        let mut stdout = io::stdout().lock();
+        // Whoever started this may have given up waiting; a mount that works goes on all the same.
+        _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+    };
+    let launched = Launch::read(io::stdin().lock()).map_err(|error| Failure::failed(error.to_string()));
+    // No directory is pinned by an engine that lives long.
+    let launched = launched.and_then(|launch| {
+        std::env::set_current_dir("/").map(|()| launch).map_err(|error| Failure::failed(error.to_string()))
+    });
+    let outcome = launched.and_then(|launch| {
+        engine::serve(launch, |readiness| match readiness {
+            Ok(readiness) => tell(Reply::Done(readiness)),
+            Err(failure) => tell(Reply::Failed(failure)),
+        })
+    });
+    match outcome {
+        Err(failure) if !told.get() => {
+            tell(Reply::Failed(failure));
+            Ok(())
+        }
+        other => other,
+    }
+}

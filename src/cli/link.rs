@@ -1,0 +1,122 @@
+//! `kilofs link`: a capability as one line of text, and as a QR code.
+
+use super::Outcome;
+use super::context::Context;
+use super::passphrase;
+use super::session::Session;
+use crate::crypt::link::{self, Kind};
+use crate::daemon::control::{Failure, FailureKind, Ground, Request};
+use crate::daemon::home::Name;
+use crate::daemon::status::Status;
+use crate::record;
+use clap::Args;
+use data_encoding::HEXLOWER;
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use serde_json::json;
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// Prints a link: whoever has it has the access that it gives.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("kind").required(true))]
+pub struct Link {
+    /// The database
+    #[arg(value_parser = Name::new)]
+    name: Name,
+    /// Read and change
+    #[arg(long, group = "kind")]
+    write: bool,
+    /// Read only
+    #[arg(long, group = "kind")]
+    read: bool,
+    /// Keep and pass on without being able to read
+    #[arg(long, group = "kind")]
+    mirror: bool,
+    /// Everything, policy included: a backup for the owner
+    #[arg(long, group = "kind")]
+    admin: bool,
+    /// Print a QR code too
+    #[arg(long)]
+    qr: bool,
+    /// Lock the link with a passphrase
+    #[arg(long)]
+    lock: bool,
+    /// Lock the link with the passphrase on the first line of FILE
+    #[arg(long, value_name = "FILE")]
+    link_passphrase_file: Option<PathBuf>,
+}
+
+/// Runs `link`.
+pub fn run(context: &Context, command: Link) -> Outcome {
+    let name = &command.name;
+    let kind = match (command.mirror, command.read, command.write) {
+        (true, ..) => Kind::Mirror,
+        (_, true, _) => Kind::Read,
+        (.., true) => Kind::Write,
+        _ => Kind::Admin,
+    };
+    let keyring = context.open_keyring(name)?;
+    let held = keyring.capability.kind();
+    let mut capability = keyring.capability.weakened(kind).ok_or_else(|| {
+        let message = format!(
+            "{name} was joined with a {held} link, which cannot give a {kind} link; ask its owner for one"
+        );
+        Failure::new(FailureKind::Refused, message)
+    })?;
+    let mut session = Session::new(context, name, false)?.with_keyring(keyring);
+    // A link made while the database cannot be opened is good too; it only says less about what is too old.
+    if let Some((seq, counter)) = newest(&mut session) {
+        capability.seq = capability.seq.max(seq);
+        capability.policy_counter = capability.policy_counter.max(counter);
+    }
+    let text = match lock(&command)? {
+        Some(passphrase) => link::print_locked(&capability, &passphrase),
+        None => link::print(&capability),
+    };
+    let text = Zeroizing::new(text);
+    if context.output.is_json() {
+        return context.output.result(&json!({ "kind": kind.to_string(), "link": *text }), |_| String::new());
+    }
+    let code = if command.qr { qr(&text)? } else { String::new() };
+    context.output.result(&(), |()| format!("{code}{}", *text))
+}
+
+/// The newest record and policy seen here.
+fn newest(session: &mut Session) -> Option<(i64, u32)> {
+    let status: Status = serde_json::from_value(session.ask(Request::Status).ok()?).ok()?;
+    let ground: Ground = serde_json::from_value(session.ask(Request::Policy).ok()?).ok()?;
+    let policy = record::Policy::decode(&HEXLOWER.decode(ground.policy_hex.as_bytes()).ok()?).ok()?;
+    Some((status.seq.unwrap_or(0), policy.counter))
+}
+
+fn lock(command: &Link) -> Result<Option<passphrase::Passphrase>, Failure> {
+    match &command.link_passphrase_file {
+        Some(file) => passphrase::from_file(file).map(Some),
+        None if command.lock => passphrase::twice("Passphrase for the link: ").map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A QR code in half blocks. Upper case fits its alphanumeric mode, which is a third smaller.
+fn qr(text: &str) -> Result<String, Failure> {
+    let upper = Zeroizing::new(text.to_uppercase());
+    let code =
+        QrCode::new(upper.as_bytes()).map_err(|error| Failure::failed(format!("no QR code: {error}")))?;
+    // Light modules and the quiet zone are what is drawn: on a dark terminal that is a code as printed on paper.
+    let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    Ok(picture + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_long_link_still_fits_a_code_on_a_terminal() {
+        let code = qr(&format!("kilofs:admin:{}", "a".repeat(260))).unwrap();
+        assert!(code.lines().all(|line| line.chars().count() <= 80), "{code}");
+        assert!(code.contains('█'));
+    }
+}

@@ -1,0 +1,32 @@
+//! Where the log goes and how much it says. `KILOFS_LOG` takes a `tracing` filter for those who want one module.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// What `-v`, `-vv` and more mean, for a command and for an engine, which says more from the start.
+const LEVELS: [&str; 4] = ["warn", "info", "debug", "trace"];
+const ENGINE_LEVEL: u8 = 1;
+
+/// A command's log: warnings on stderr unless `-v` asks for more.
+pub fn to_terminal(verbose: u8) {
+    start(verbose, std::io::stderr().is_terminal());
+}
+
+/// An engine's log on stderr, which is its log file or, in the foreground, the terminal.
+pub fn of_engine(verbose: u8) {
+    start(verbose.saturating_add(ENGINE_LEVEL), false);
+}
+
+fn start(verbose: u8, colours: bool) {
+    let level = LEVELS[usize::from(verbose).min(LEVELS.len() - 1)];
+    // Other crates say their warnings only, until the most detailed level.
+    let others = if usize::from(verbose) < LEVELS.len() { "error" } else { "debug" };
+    let filter = EnvFilter::try_from_env("KILOFS_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("{others},kilofs={level}")));
+    // A second start in one process keeps the first: a command that becomes an engine in the foreground.
+    _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .try_init();
+}

@@ -1,0 +1,81 @@
+//! Floor 6: the command line. One file a group of commands; each turns arguments into a request to an engine, and the
+//! answer into lines for a person or JSON for a script. Results go to stdout, everything else to stderr.
+//!
+//! Nothing here knows formats or keys beyond what an admin needs to sign a policy.
+
+mod arguments;
+mod background;
+mod block;
+mod completions;
+mod context;
+mod create;
+mod doctor;
+mod enact;
+mod engine;
+mod fsck;
+mod history;
+mod join;
+mod link;
+mod logging;
+mod mount;
+mod output;
+mod passphrase;
+mod paths;
+mod policy;
+mod progress;
+mod session;
+mod status;
+mod sync;
+mod testnet;
+mod umount;
+
+use crate::daemon::control::Failure;
+use arguments::{Arguments, Command};
+use clap::Parser;
+use context::Context;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// What every command comes to.
+type Outcome = Result<(), Failure>;
+
+/// The program: parses the arguments (exit code 2 where they are wrong), runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nobody is left to hear that stderr is closed.
+            _ = writeln!(std::io::stderr(), "kilofs: {}", output::shown(failure.message.as_bytes()));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Outcome {
+    let context = Context::new(arguments.globals)?;
+    if !matches!(arguments.command, Command::Engine(_)) {
+        logging::to_terminal(context.verbose);
+    }
+    match arguments.command {
+        Command::Create(command) => create::run(&context, command),
+        Command::Link(command) => link::run(&context, command),
+        Command::Join(command) => join::run(&context, command),
+        Command::Mount(command) => mount::mount(&context, command),
+        Command::Mirror(command) => mount::mirror(&context, command),
+        Command::Umount(command) => umount::run(&context, command),
+        Command::Status(command) => status::run(&context, command),
+        Command::Sync(command) => sync::run(&context, command),
+        Command::Block(command) => block::run(&context, command),
+        Command::Policy(command) => policy::run(&context, command),
+        Command::Versions(command) => history::versions(&context, command),
+        Command::Log(command) => history::log(&context, command),
+        Command::Diff(command) => history::diff(&context, command),
+        Command::Restore(command) => history::restore(&context, command),
+        Command::Fsck(command) => fsck::run(&context, command),
+        Command::Doctor => doctor::run(&context),
+        Command::Completions(command) => completions::run(command),
+        Command::Testnet(command) => testnet::run(&context, command),
+        Command::Engine(command) => engine::run(&context, command),
+    }
+}

@@ -1,0 +1,152 @@
+//! `kilofs mount` and `kilofs mirror`: an engine in the background, or here with `-f`.
+
+use super::Outcome;
+use super::background;
+use super::context::Context;
+use super::logging;
+use super::output::shown;
+use crate::crypt::link::Kind;
+use crate::daemon::client::{self, Asked};
+use crate::daemon::control::{Failure, FailureKind, Request};
+use crate::daemon::engine;
+use crate::daemon::home::Name;
+use crate::daemon::launch::{Launch, Role};
+use crate::daemon::status::Status;
+use clap::Args;
+use serde_json::Value;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
+/// The mount option that keeps the admin key in the engine.
+const ADMIN_OPTION: &str = "admin";
+
+/// Shows a database as a directory. Goes to the background once the mount is usable.
+#[derive(Args)]
+pub struct Mount {
+    /// The database
+    #[arg(value_parser = Name::new)]
+    name: Name,
+    /// The mountpoint: a directory
+    directory: PathBuf,
+    /// Stay in the foreground, with the log on stderr
+    #[arg(short, long)]
+    foreground: bool,
+    /// Mount options: ro, allow_other, admin (write read-only blocks with the admin key), …
+    #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
+    options: Vec<String>,
+}
+
+/// Follows a database, keeps and seeds it, puts its record again; shows nothing and needs no key that opens it.
+#[derive(Args)]
+pub struct Mirror {
+    /// The database
+    #[arg(value_parser = Name::new)]
+    name: Name,
+    /// Stay in the foreground, with the log on stderr
+    #[arg(short, long)]
+    foreground: bool,
+}
+
+/// Runs `mount`.
+pub fn mount(context: &Context, command: Mount) -> Outcome {
+    let directory = mountpoint(&command.directory)?;
+    ensure_idle(context, &command.name)?;
+    let options = command.options.into_iter().filter(|option| !option.is_empty()).collect();
+    start(context, command.name, Role::Mount { directory, options }, command.foreground)
+}
+
+/// Runs `mirror`.
+pub fn mirror(context: &Context, command: Mirror) -> Outcome {
+    ensure_idle(context, &command.name)?;
+    start(context, command.name, Role::Mirror, command.foreground)
+}
+
+fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome {
+    let mut keyring = context.open_keyring(&name)?;
+    let is_mirror = role == Role::Mirror;
+    if keyring.capability.kind() == Kind::Mirror && !is_mirror {
+        let message = format!(
+            "{name} was joined with a mirror link, which cannot open it; `kilofs mirror {name}` keeps it alive"
+        );
+        return Err(Failure::new(FailureKind::Refused, message));
+    }
+    let as_admin =
+        matches!(&role, Role::Mount { options, .. } if options.iter().any(|option| option == ADMIN_OPTION));
+    if as_admin && keyring.capability.admin_key().is_none() {
+        let message =
+            format!("-o {ADMIN_OPTION} needs the admin key, which {name} does not have on this device");
+        return Err(Failure::new(FailureKind::Refused, message));
+    }
+    // The admin seed stays in this process unless it is asked for: an engine lives long.
+    if let (false, Some(weaker)) = (as_admin, keyring.capability.weakened(Kind::Write)) {
+        keyring.capability = weaker;
+    }
+    let options = context.options(&name)?;
+    let launch = Launch { home: context.home.clone(), name, keyring, options, role };
+    let output = context.output;
+    let usable = move |name: &Name, readiness: Value| {
+        for warning in readiness["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            output.note(&format!("kilofs: {}", shown(warning.as_bytes())));
+        }
+        output.result(&readiness, |readiness| match readiness["mounted_at"].as_str() {
+            Some(directory) => format!("{name} is mounted at {}", shown(directory.as_bytes())),
+            None => format!("{name} is mirrored; `kilofs umount {name}` ends that"),
+        })
+    };
+    let name = launch.name.clone();
+    if !foreground {
+        return background::start(context, &launch).and_then(|readiness| usable(&name, readiness));
+    }
+    logging::of_engine(context.verbose);
+    engine::serve(launch, move |readiness| {
+        // A failure to start is what `serve` returns; one to print is no reason to end a mount.
+        if let Ok(readiness) = readiness {
+            _ = usable(&name, readiness);
+        }
+    })
+}
+
+/// The mountpoint as an absolute path. One that a dead engine left behind is cleared by the new one, so it passes.
+fn mountpoint(given: &Path) -> Result<PathBuf, Failure> {
+    let usage = |what: &str| Failure::new(FailureKind::Usage, format!("{} {what}", given.display()));
+    match std::fs::metadata(given) {
+        Ok(found) if !found.is_dir() => return Err(usage("is not a directory")),
+        Ok(_) if given.join(".kilofs/status").exists() => {
+            return Err(usage("shows a database already; `kilofs umount` it first"));
+        }
+        Ok(_) => return given.canonicalize().map_err(|error| usage(&format!("cannot be used: {error}"))),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(usage("does not exist; make it first"));
+        }
+        Err(error) => return Err(usage(&format!("cannot be used: {error}"))),
+    }
+    let absolute = std::path::absolute(given).map_err(|error| usage(&format!("cannot be used: {error}")))?;
+    let (Some(parent), Some(last)) = (absolute.parent(), absolute.file_name()) else { return Ok(absolute) };
+    if last.as_bytes() == b".." {
+        return Ok(absolute);
+    }
+    Ok(parent.canonicalize().map_or(absolute.clone(), |parent| parent.join(last)))
+}
+
+fn ensure_idle(context: &Context, name: &Name) -> Outcome {
+    let paths = context.existing(name)?;
+    let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, RUNNING_DEADLINE) else {
+        return Ok(());
+    };
+    let running =
+        answer.ok().and_then(|answer| serde_json::from_value::<Status>(answer).ok()).unwrap_or_default();
+    let process = running.pid.map_or(String::new(), |pid| format!(" by process {pid}"));
+    Err(Failure::failed(match running.mounted_at {
+        Some(directory) => {
+            let directory = shown(directory.as_bytes());
+            format!(
+                "{name} is mounted at {directory}{process} already; `kilofs umount {directory}` ends that"
+            )
+        }
+        None => format!("{name} is kept{process} already; `kilofs umount {name}` ends that"),
+    }))
+}

@@ -1,0 +1,190 @@
+//! Results on stdout, for a person or as JSON; notes on stderr; what comes from outside is escaped for a terminal.
+
+use super::Outcome;
+use crate::daemon::control::Failure;
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Write};
+
+/// Where results go.
+#[derive(Clone, Copy)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// An output for scripts (`json`) or for a person.
+    pub fn new(json: bool) -> Output {
+        Output { json }
+    }
+
+    /// Prints a result: as JSON, or what `human` makes of it.
+    pub fn result<T: Serialize>(self, value: &T, human: impl FnOnce(&T) -> String) -> Outcome {
+        if !self.json {
+            return print(&human(value));
+        }
+        let text = serde_json::to_string_pretty(value).map_err(|error| Failure::failed(error.to_string()))?;
+        print(&text)
+    }
+
+    /// Prints an engine's answer: as JSON with every field that it has, or what `human` makes of the fields known here.
+    pub fn answer<T: serde::de::DeserializeOwned>(
+        self,
+        answer: Value,
+        human: impl FnOnce(T) -> String,
+    ) -> Outcome {
+        if self.json {
+            return self.result(&answer, |_| String::new());
+        }
+        print(&human(understood(answer)?))
+    }
+
+    /// Whether results are JSON.
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// A line on stderr that is no result.
+    pub fn note(self, text: &str) {
+        // Nobody is left to hear that stderr is closed.
+        _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// An engine's answer in the type that this version expects.
+pub fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+    serde_json::from_value(answer).map_err(|error| {
+        Failure::failed(format!(
+            "the engine answered in a way that this version does not know ({error}); are both of one version?"
+        ))
+    })
+}
+
+fn print(text: &str) -> Outcome {
+    let text = text.trim_end_matches('\n');
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::failed(format!("cannot write the result: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Text for a terminal: what is no UTF-8, control characters and characters that reorder text are escaped.
+pub fn shown(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if character.is_control() || reorders {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            // Writing to a string does not fail.
+            _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// A path in hexadecimal, with a leading slash, for a terminal.
+pub fn shown_path(hex: &str) -> String {
+    match HEXLOWER.decode(hex.as_bytes()) {
+        Ok(bytes) => format!("/{}", shown(bytes.strip_prefix(b"/").unwrap_or(&bytes))),
+        Err(_) => format!("(unreadable path {hex})"),
+    }
+}
+
+/// A number of bytes for a person.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut size = count as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+/// A span of time for a person.
+pub fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+/// A moment as `YYYY-MM-DD HH:MM:SS` in UTC, from seconds since 1970.
+pub fn moment(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Howard Hinnant's civil_from_days: years that begin in March, in eras of 400.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = year + era * 400 + next_year;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// The first characters of a long id.
+pub fn short(id: &str) -> String {
+    shown(id.chars().take(12).collect::<String>().as_bytes())
+}
+
+/// Rows in columns that are as wide as their widest cell.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_move_the_cursor_or_turn_the_text_around() {
+        assert_eq!(shown("grün ✓".as_bytes()), "grün ✓");
+        assert_eq!(shown(b"a\x1b[2J\n\xff"), "a\\u{1b}[2J\\n\\xff");
+        assert_eq!(shown("exe.\u{202e}gpj".as_bytes()), "exe.\\u{202e}gpj");
+    }
+
+    #[test]
+    fn sizes_and_moments() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16384.0 PiB");
+        assert_eq!(moment(0), "1970-01-01 00:00:00");
+        assert_eq!(moment(951_827_696), "2000-02-29 12:34:56");
+        assert_eq!(moment(-1), "1969-12-31 23:59:59");
+        assert_eq!(moment(4_102_444_799), "2099-12-31 23:59:59");
+    }
+}

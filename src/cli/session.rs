@@ -1,0 +1,77 @@
+//! A command's line to a database: the running engine where there is one, else the database opened in this process.
+
+use super::context::Context;
+use crate::crypt::keyring::Keyring;
+use crate::daemon::client::{self, Asked};
+use crate::daemon::control::{Failure, Reply, Request};
+use crate::daemon::engine::{self, Local};
+use crate::daemon::home::{DatabasePaths, Name};
+use crate::daemon::launch::{Launch, Role};
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long an answer may take that needs no network.
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// One command's line to one database.
+pub struct Session<'a> {
+    context: &'a Context,
+    name: &'a Name,
+    paths: DatabasePaths,
+    network: bool,
+    keyring: Option<Keyring>,
+    local: Option<Local>,
+}
+
+impl<'a> Session<'a> {
+    /// A line to a database that exists. `network` says whether the command needs the network where it has to open
+    /// the database itself.
+    pub fn new(context: &'a Context, name: &'a Name, network: bool) -> Result<Session<'a>, Failure> {
+        let paths = context.existing(name)?;
+        Ok(Session { context, name, paths, network, keyring: None, local: None })
+    }
+
+    /// Hands over a keyring that the command has opened already, so that no passphrase is asked for twice.
+    pub fn with_keyring(mut self, keyring: Keyring) -> Session<'a> {
+        self.keyring = Some(keyring);
+        self
+    }
+
+    /// Asks for something that needs no network.
+    pub fn ask(&mut self, request: Request) -> Result<Value, Failure> {
+        self.ask_within(request, ANSWER_DEADLINE)
+    }
+
+    /// Asks the engine, if one runs, for at most `deadline`; else does it here.
+    pub fn ask_within(&mut self, request: Request, deadline: Duration) -> Result<Value, Failure> {
+        if self.local.is_none() {
+            match client::ask(&self.paths.socket, &request, deadline) {
+                Asked::Answered(answer) => return answer,
+                Asked::NoEngine | Asked::Stale => self.local = Some(self.open()?),
+            }
+        }
+        let Some(local) = &self.local else {
+            return Err(Failure::failed(format!("{} could not be opened", self.name)));
+        };
+        match local.handle(request) {
+            Reply::Done(value) => Ok(value),
+            Reply::Failed(failure) => Err(failure),
+        }
+    }
+
+    fn open(&mut self) -> Result<Local, Failure> {
+        let keyring = match self.keyring.take() {
+            Some(keyring) => keyring,
+            None => self.context.open_keyring(self.name)?,
+        };
+        let options = self.context.options(self.name)?;
+        let role = Role::Command { network: self.network };
+        engine::local(Launch {
+            home: self.context.home.clone(),
+            name: self.name.clone(),
+            keyring,
+            options,
+            role,
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! `kilofs status`: one database, or all of this home.
+
+use super::Outcome;
+use super::context::Context;
+use super::output::{bytes, short, shown, span, table};
+use super::session::{ANSWER_DEADLINE, Session};
+use crate::crypt::keyring;
+use crate::daemon::client::{self, Asked};
+use crate::daemon::control::{Failure, Request};
+use crate::daemon::home::Name;
+use crate::daemon::status::{BlockStatus, Status};
+use clap::Args;
+use serde_json::Value;
+
+/// Shows how a database is, or all of them.
+#[derive(Args)]
+pub struct Show {
+    /// The database; all without it
+    #[arg(value_parser = Name::new)]
+    name: Option<Name>,
+}
+
+/// Runs `status`.
+pub fn run(context: &Context, Show { name }: Show) -> Outcome {
+    if let Some(name) = name {
+        let answer = Session::new(context, &name, false)?.ask(Request::Status)?;
+        return context.output.answer(answer, |status: Status| described(&status));
+    }
+    let names = context
+        .home
+        .names()
+        .map_err(|error| Failure::failed(format!("cannot list the databases: {error}")))?;
+    let all: Vec<Value> = names.iter().map(|name| one_of_all(context, name)).collect();
+    context.output.result(&all, |all| {
+        if all.is_empty() {
+            return "there is no database yet; `kilofs create NAME` makes one, `kilofs join NAME` takes one from a link".into();
+        }
+        let statuses = all.iter().filter_map(|status| serde_json::from_value(status.clone()).ok());
+        statuses.map(|status: Status| described(&status)).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// One database of many: what cannot be opened without asking a person is listed with a warning.
+fn one_of_all(context: &Context, name: &Name) -> Value {
+    look(context, name).unwrap_or_else(|failure| {
+        let status =
+            Status { name: name.as_str().into(), warnings: vec![failure.message], ..Status::default() };
+        serde_json::to_value(status).expect("a status of plain fields serialises")
+    })
+}
+
+fn look(context: &Context, name: &Name) -> Result<Value, Failure> {
+    let paths = context.existing(name)?;
+    if let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, ANSWER_DEADLINE) {
+        return answer;
+    }
+    let cannot =
+        |error: &dyn std::fmt::Display| Failure::failed(format!("its keyring cannot be read: {error}"));
+    let sealed = std::fs::read(&paths.keyring).map_err(|error| cannot(&error))?;
+    let locked = keyring::needs_passphrase(&sealed).map_err(|error| cannot(&error))?;
+    if locked && !context.passphrases.is_at_hand(&context.options(name)?) {
+        let message = format!(
+            "no engine runs, and its keyring is locked: `kilofs status {name}` asks for the passphrase"
+        );
+        return Err(Failure::failed(message));
+    }
+    Session::new(context, name, false)?.ask(Request::Status)
+}
+
+fn described(status: &Status) -> String {
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    let place = match (&status.mounted_at, status.pid) {
+        (Some(directory), Some(pid)) => {
+            format!("mounted at {} by process {pid}", shown(directory.as_bytes()))
+        }
+        (None, Some(pid)) => format!("mirrored by process {pid}"),
+        _ => "no engine runs".into(),
+    };
+    rows.push(("engine", place));
+    rows.push(("database", shown(status.database.as_bytes())));
+    rows.push(("device", short(&status.device)));
+    let confirmed = match status.confirmed_seconds_ago {
+        Some(seconds) => format!("looked up {} ago", span(seconds)),
+        None => "not looked up yet".into(),
+    };
+    rows.push((
+        "record",
+        match status.seq {
+            Some(seq) => format!("number {seq}, {confirmed}, {} peers", status.peers),
+            None => format!("none yet, {confirmed}, {} peers", status.peers),
+        },
+    ));
+    rows.push((
+        "changes",
+        if status.published {
+            "all published".into()
+        } else {
+            format!("{} not published yet", bytes(status.pending_bytes))
+        },
+    ));
+    rows.push(("size", format!("{}, {} in use", bytes(status.image_bytes), bytes(status.live_bytes))));
+    rows.push((
+        "traffic",
+        format!("{} fetched, {} sent", bytes(status.fetched_bytes), bytes(status.sent_bytes)),
+    ));
+    for version in &status.versions {
+        let complete = if version.complete { "complete" } else { "not here" };
+        rows.push(("version", format!("{} {complete}, {} peers", short(&version.infohash), version.peers)));
+    }
+    for transfer in &status.transfers {
+        let (done, total) = (bytes(transfer.done_bytes), bytes(transfer.total_bytes));
+        rows.push(("fetching", format!("{} {done} of {total}", short(&transfer.infohash))));
+    }
+    rows.extend(blocks(&status.blocks).lines().map(|line| ("block", line.to_owned())));
+    for conflict in &status.conflicts {
+        let device = short(&conflict.device);
+        rows.push(("conflict", format!("{} (edited on {device})", shown(conflict.path.as_bytes()))));
+    }
+    for refusal in &status.refused {
+        let signer = refusal
+            .signer
+            .as_deref()
+            .map_or(String::new(), |signer| format!(", signed by {}", short(signer)));
+        let (path, reason) = (shown(refusal.path.as_bytes()), shown(refusal.reason.as_bytes()));
+        rows.push((
+            "refused",
+            format!("block {} {path} ({}){signer}: {reason}", refusal.block, shown(refusal.kind.as_bytes())),
+        ));
+    }
+    rows.extend(status.warnings.iter().map(|warning| ("warning", shown(warning.as_bytes()))));
+    // A database that could not be opened has nothing but its warnings to show.
+    if status.database.is_empty() {
+        rows.retain(|(label, _)| *label == "warning");
+    }
+    let capability = if status.capability.is_empty() { "not opened" } else { &status.capability };
+    let mut text = format!("{} ({})\n", shown(status.name.as_bytes()), shown(capability.as_bytes()));
+    let mut last = "";
+    for (label, value) in rows {
+        let label = if label == last {
+            ""
+        } else {
+            last = label;
+            label
+        };
+        text.push_str(&format!("  {label:<9} {value}\n"));
+    }
+    text
+}
+
+/// Blocks as a table: number, path, mode, owner.
+pub fn blocks(blocks: &[BlockStatus]) -> String {
+    let row = |block: &BlockStatus| {
+        let note = match (block.writable, &block.owner) {
+            (_, Some(owner)) => format!("owner {}", short(owner)),
+            (false, None) => "read-only here".into(),
+            (true, None) => String::new(),
+        };
+        vec![block.number.to_string(), shown(block.path.as_bytes()), shown(block.mode.as_bytes()), note]
+    };
+    table(&blocks.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_is_shown_harmless() {
+        let block =
+            BlockStatus { number: 1, path: "/a\x1b[0m".into(), mode: "rw".into(), ..BlockStatus::default() };
+        let status =
+            Status { name: "n".into(), database: "ab".into(), blocks: vec![block], ..Status::default() };
+        let text = described(&status);
+        assert!(text.contains("\\u{1b}[0m"), "{text}");
+        assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_locked_database_shows_its_warning_only() {
+        let status = Status { name: "n".into(), warnings: vec!["locked".into()], ..Status::default() };
+        assert_eq!(described(&status), "n (not opened)\n  warning   locked\n");
+    }
+}
