@@ -202,7 +202,9 @@ impl Dht {
             self.note_silence().await;
             return Err(NetError::Unreachable);
         }
-        self.0.rebuilding.lock().await.pause = REBUILD_PAUSE_MIN;
+        if let Ok(mut rebuilding) = self.0.rebuilding.try_lock() {
+            rebuilding.pause = REBUILD_PAUSE_MIN;
+        }
         items.sort_by(|a, b| (b.seq, &b.value).cmp(&(a.seq, &a.value)));
         Ok(Found { items, answered: outcome.responded().max(1), silent: outcome.timed_out() })
     }

@@ -31,7 +31,7 @@ async fn an_item_is_put_found_and_replaced_only_on_top_of_what_was_read() {
 
     let first = SignedItem::sign(&key, 1, b"one".to_vec());
     assert!(writer.put(&first, None).await.unwrap() > 0);
-    assert_eq!(reader.get(&key.public(), None).await.unwrap().items, [first.clone()]);
+    assert_eq!(values(&reader.get(&key.public(), None).await.unwrap()), [(1, &b"one"[..])]);
 
     writer.put(&SignedItem::sign(&key, 2, b"two".to_vec()), Some(1)).await.unwrap();
     let late = reader.put(&SignedItem::sign(&key, 3, b"three".to_vec()), Some(1)).await;

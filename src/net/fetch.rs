@@ -75,7 +75,11 @@ impl Swarm {
         };
         // Whatever serves under this name has not got these bytes.
         self.0.end(infohash, None).await;
-        fetch.run(metainfo, incoming).await
+        let result = fetch.run(metainfo, incoming).await;
+        if let Some(life) = fetch.life.take() {
+            self.0.end(infohash, Some(life)).await;
+        }
+        result
     }
 
     /// Names more peers for a running fetch; nothing happens if there is none.

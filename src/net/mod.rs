@@ -6,11 +6,13 @@ mod dht;
 mod error;
 mod fetch;
 mod nodelay;
+mod session;
 mod storage;
 mod swarm;
 mod testnet;
 
 pub use dht::{Dht, DhtOptions, Found};
 pub use error::NetError;
-pub use swarm::{Swarm, SwarmOptions, Traffic};
+pub use session::SwarmOptions;
+pub use swarm::{Swarm, Traffic};
 pub use testnet::Testnet;

@@ -94,11 +94,12 @@ impl Sockets {
             else {
                 continue;
             };
-            if seen.insert(inode) && !self.known.contains(&inode) {
-                if let Ok(socket) = pidfd_getfd(&self.process, number, PidfdGetfdFlags::empty()) {
-                    // Whatever is not TCP refuses.
-                    let _ = set_tcp_nodelay(&socket, true);
-                }
+            if seen.insert(inode)
+                && !self.known.contains(&inode)
+                && let Ok(socket) = pidfd_getfd(&self.process, number, PidfdGetfdFlags::empty())
+            {
+                // Whatever is not TCP refuses.
+                let _ = set_tcp_nodelay(&socket, true);
             }
         }
         self.known = seen;

@@ -209,12 +209,6 @@ async fn a_dropped_fetch_leaves_nothing_behind_and_a_restarted_session_starts_em
 }
 
 #[test]
-fn bitfields_begin_with_the_highest_bit() {
-    assert_eq!(bitfield(&[true, false, false, false, false, false, false, true, true]), [0x81, 0x80]);
-    assert!(bitfield(&[]).is_empty());
-}
-
-#[test]
 fn info_is_found_in_a_torrent_file_only_if_it_hashes_to_its_name() {
     let torrent = b"d8:announce0:13:announce-listllee4:infod6:lengthi1eee";
     let info = b"d6:lengthi1ee";
