@@ -1,0 +1,60 @@
+//! The lowest layer of sealing: XChaCha20-Poly1305 with the nonce in front, or with one that the caller knows.
+
+use super::secret::Secret;
+use chacha20poly1305::{AeadInOut, KeyInit, Tag, XChaCha20Poly1305, XNonce};
+
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 24;
+/// Bytes of a tag.
+pub const TAG_BYTES: usize = 16;
+
+/// A nonce.
+pub type Nonce = [u8; NONCE_BYTES];
+
+/// A cipher under one key.
+pub struct Cipher(XChaCha20Poly1305);
+
+impl Cipher {
+    /// The cipher of a key.
+    pub fn new(key: &Secret) -> Cipher {
+        Cipher(XChaCha20Poly1305::new(key.expose().into()))
+    }
+
+    /// Encrypts what stands in `out` from `start` on, in place, and appends the tag.
+    pub fn seal_tail(&self, nonce: &Nonce, associated: &[u8], out: &mut Vec<u8>, start: usize) {
+        let tag = self
+            .0
+            .encrypt_inout_detached(&XNonce::from(*nonce), associated, (&mut out[start..]).into())
+            .expect("an object is far below the cipher's 256 GiB");
+        out.extend_from_slice(&tag);
+    }
+
+    /// Opens ciphertext ‖ tag into a vector of its own. None if it was not sealed with this key, nonce and data.
+    pub fn open(&self, nonce: &Nonce, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (ciphertext, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
+        let mut plain = ciphertext.to_vec();
+        let tag = Tag::from(*tag);
+        self.0
+            .decrypt_inout_detached(&XNonce::from(*nonce), associated, (&mut plain[..]).into(), &tag)
+            .ok()?;
+        Some(plain)
+    }
+
+    /// Appends nonce ‖ ciphertext ‖ tag.
+    pub fn seal_with_nonce(&self, nonce: &Nonce, associated: &[u8], plain: &[&[u8]], out: &mut Vec<u8>) {
+        let length = plain.iter().map(|part| part.len()).sum::<usize>();
+        out.reserve(NONCE_BYTES + length + TAG_BYTES);
+        out.extend_from_slice(nonce);
+        let start = out.len();
+        for part in plain {
+            out.extend_from_slice(part);
+        }
+        self.seal_tail(nonce, associated, out, start);
+    }
+
+    /// Opens what [`Cipher::seal_with_nonce`] wrote.
+    pub fn open_with_nonce(&self, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+        self.open(nonce, associated, sealed)
+    }
+}

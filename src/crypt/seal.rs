@@ -1,0 +1,263 @@
+//! Sealing of a block's objects: chunks of files, nodes of maps, and blobs (commit, charter).
+//!
+//! Deterministic authenticated encryption in the manner of SIV: id and nonce are keyed hashes of everything that goes
+//! in, so no random source is needed, whichever of several writers seals, and an untouched object keeps its bytes. An
+//! object's id covers its logical content; a node's placements are authenticated beside it and may change without it.
+
+use super::cipher::{Cipher, NONCE_BYTES, Nonce, TAG_BYTES};
+use super::secret::{Context, Secret};
+use crate::base::{Birth, BlockNumber, DatabaseId, Id};
+use std::fmt;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// How much longer a sealed chunk is than its plaintext: the tag. The nonce is part of the id, which the map holds.
+pub const CHUNK_OVERHEAD: usize = TAG_BYTES;
+/// How much longer a sealed node is than its two sections: nonce, length of the logical section, tag.
+pub const NODE_OVERHEAD: usize = NONCE_BYTES + LENGTH_BYTES + TAG_BYTES;
+/// How much longer a sealed blob is than its plaintext: nonce and tag.
+pub const BLOB_OVERHEAD: usize = NONCE_BYTES + TAG_BYTES;
+
+const LENGTH_BYTES: usize = 4;
+const FORMAT: u8 = 1;
+const CHUNK: u8 = 1;
+const NODE: u8 = 2;
+
+/// What did not open: wrong key, wrong place, wrong content or damage. It does not say which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sealed bytes do not open")]
+pub struct Tampered;
+
+/// Where an object belongs: part of the associated data of everything sealed there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scope {
+    /// The database.
+    pub database: DatabaseId,
+    /// The block, or [`BlockNumber::CATALOGUE`].
+    pub block: BlockNumber,
+    /// The incarnation of the block's key.
+    pub epoch: u32,
+}
+
+/// An object that is neither chunk nor node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlobKind {
+    /// The root of a version.
+    Commit = 3,
+    /// What the admin fixed.
+    Charter = 4,
+}
+
+/// A sealed thing that never leaves its device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LocalKind {
+    /// The device's own state, inside the store.
+    State = 1,
+}
+
+/// A node's two sections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenNode {
+    /// Keys, values, ids of children: what the node's id covers.
+    pub logical: Vec<u8>,
+    /// Where the children lie: authenticated, outside the id.
+    pub placements: Vec<u8>,
+}
+
+/// The keys of one block. Cheap to clone.
+#[derive(Clone)]
+pub struct SealKeys(Arc<Keys>);
+
+struct Keys {
+    scope: Scope,
+    cipher: Cipher,
+    nonce: Secret,
+    id: Secret,
+    boundary: Zeroizing<[u8; 16]>,
+    commitment: Id,
+}
+
+impl SealKeys {
+    /// Keys of a block whose own key is `block_key`.
+    pub fn new(block_key: &Secret, scope: Scope) -> SealKeys {
+        let key = |context| block_key.derive(context, &[]);
+        let mut boundary = Zeroizing::new([0; 16]);
+        boundary.copy_from_slice(&key(Context::BlockBoundary).expose()[..16]);
+        let place = [&scope.database.0[..], &scope.block.0.to_le_bytes(), &scope.epoch.to_le_bytes()];
+        SealKeys(Arc::new(Keys {
+            scope,
+            cipher: Cipher::new(&key(Context::BlockEncryption)),
+            nonce: key(Context::BlockNonce),
+            id: key(Context::BlockId),
+            boundary,
+            commitment: Id(*block_key.derive(Context::BlockCommitment, &place).expose()),
+        }))
+    }
+
+    /// Keys of a block that every reader of the database can open.
+    pub fn for_block(
+        read_secret: &Secret,
+        database: DatabaseId,
+        block: BlockNumber,
+        birth: &Birth,
+        epoch: u32,
+    ) -> SealKeys {
+        let parts = [&database.0[..], &block.0.to_le_bytes(), &birth.0, &epoch.to_le_bytes()];
+        SealKeys::new(&read_secret.derive(Context::Block, &parts), Scope { database, block, epoch })
+    }
+
+    /// Keys of catalogue, charter and commits.
+    pub fn catalogue(read_secret: &Secret, database: DatabaseId) -> SealKeys {
+        SealKeys::for_block(read_secret, database, BlockNumber::CATALOGUE, &Birth([0; 16]), 0)
+    }
+
+    /// Decides where a map's nodes end (SipHash-2-4).
+    pub fn boundary_key(&self) -> &[u8; 16] {
+        &self.0.boundary
+    }
+
+    /// Tells that two hold the same key, and nothing about it. A block's entry signs it, because a tag alone does not
+    /// bind its key.
+    pub fn commitment(&self) -> Id {
+        self.0.commitment
+    }
+
+    /// The id of a file's chunk.
+    pub fn chunk_id(&self, data_id: u64, index: u64, plain: &[u8]) -> Id {
+        let header = self.header(CHUNK, 0, [data_id, index], plain.len());
+        self.id(&header, plain)
+    }
+
+    /// Appends ciphertext ‖ tag of a file's chunk.
+    pub fn seal_chunk(&self, data_id: u64, index: u64, plain: &[u8], out: &mut Vec<u8>) -> Id {
+        let header = self.header(CHUNK, 0, [data_id, index], plain.len());
+        let id = self.id(&header, plain);
+        out.reserve(plain.len() + CHUNK_OVERHEAD);
+        let start = out.len();
+        out.extend_from_slice(plain);
+        self.0.cipher.seal_tail(&nonce_of(&id.0), header.associated(), out, start);
+        id
+    }
+
+    /// Opens a file's chunk: tag and id must agree.
+    pub fn open_chunk(&self, data_id: u64, index: u64, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, Tampered> {
+        let length = sealed.len().checked_sub(CHUNK_OVERHEAD).ok_or(Tampered)?;
+        let header = self.header(CHUNK, 0, [data_id, index], length);
+        let plain = self.0.cipher.open(&nonce_of(&id.0), header.associated(), sealed).ok_or(Tampered)?;
+        if self.id(&header, &plain) == *id { Ok(plain) } else { Err(Tampered) }
+    }
+
+    /// The id of a map's node.
+    pub fn node_id(&self, level: u8, logical: &[u8]) -> Id {
+        let header = self.header(NODE, level, [0, 0], logical.len());
+        self.id(&header, logical)
+    }
+
+    /// Appends nonce ‖ ciphertext ‖ tag of a map's node.
+    pub fn seal_node(&self, level: u8, logical: &[u8], placements: &[u8], out: &mut Vec<u8>) -> Id {
+        let header = self.header(NODE, level, [0, 0], logical.len());
+        let length = u32::try_from(logical.len()).expect("a node is far below 4 GiB").to_le_bytes();
+        let nonce = self.nonce(&header, &[logical, placements]);
+        self.0.cipher.seal_with_nonce(&nonce, header.associated(), &[&length, logical, placements], out);
+        self.id(&header, logical)
+    }
+
+    /// Opens a map's node: tag and id must agree.
+    pub fn open_node(&self, level: u8, id: &Id, sealed: &[u8]) -> Result<OpenNode, Tampered> {
+        let header = self.header(NODE, level, [0, 0], 0);
+        let mut plain = self.0.cipher.open_with_nonce(header.associated(), sealed).ok_or(Tampered)?;
+        let length = *plain.first_chunk::<LENGTH_BYTES>().ok_or(Tampered)?;
+        let end = LENGTH_BYTES.checked_add(u32::from_le_bytes(length) as usize).ok_or(Tampered)?;
+        if end > plain.len() {
+            return Err(Tampered);
+        }
+        let placements = plain.split_off(end);
+        plain.drain(..LENGTH_BYTES);
+        let opens = self.node_id(level, &plain) == *id;
+        if opens { Ok(OpenNode { logical: plain, placements }) } else { Err(Tampered) }
+    }
+
+    /// The id of a blob.
+    pub fn blob_id(&self, kind: BlobKind, plain: &[u8]) -> Id {
+        let header = self.header(kind as u8, 0, [0, 0], plain.len());
+        self.id(&header, plain)
+    }
+
+    /// Appends nonce ‖ ciphertext ‖ tag of a blob.
+    pub fn seal_blob(&self, kind: BlobKind, plain: &[u8], out: &mut Vec<u8>) -> Id {
+        let header = self.header(kind as u8, 0, [0, 0], plain.len());
+        let nonce = self.nonce(&header, &[plain]);
+        self.0.cipher.seal_with_nonce(&nonce, header.associated(), &[plain], out);
+        self.id(&header, plain)
+    }
+
+    /// Opens a blob: tag and id must agree.
+    pub fn open_blob(&self, kind: BlobKind, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, Tampered> {
+        let header = self.header(kind as u8, 0, [0, 0], 0);
+        let plain = self.0.cipher.open_with_nonce(header.associated(), sealed).ok_or(Tampered)?;
+        if self.blob_id(kind, &plain) == *id { Ok(plain) } else { Err(Tampered) }
+    }
+
+    fn header(&self, kind: u8, level: u8, context: [u64; 2], length: usize) -> Header {
+        let Scope { database, block, epoch } = self.0.scope;
+        let mut header = [0; Header::BYTES];
+        header[0] = FORMAT;
+        header[1..33].copy_from_slice(&database.0);
+        header[33..35].copy_from_slice(&block.0.to_le_bytes());
+        header[35..39].copy_from_slice(&epoch.to_le_bytes());
+        header[39] = kind;
+        header[40] = level;
+        header[41..49].copy_from_slice(&context[0].to_le_bytes());
+        header[49..57].copy_from_slice(&context[1].to_le_bytes());
+        header[57..].copy_from_slice(&(length as u64).to_le_bytes());
+        Header(header)
+    }
+
+    fn id(&self, header: &Header, content: &[u8]) -> Id {
+        Id(*header.hash(&self.0.id, &[content]).as_bytes())
+    }
+
+    fn nonce(&self, header: &Header, content: &[&[u8]]) -> Nonce {
+        nonce_of(header.hash(&self.0.nonce, content).as_bytes())
+    }
+}
+
+impl fmt::Debug for SealKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealKeys({:?})", self.0.scope)
+    }
+}
+
+/// What goes into an id besides the content: format 1, database id 32, block 2, epoch 4, kind 1 (these are the
+/// associated data of the cipher too), level 1, context 16 (data id and index of a chunk), length 8.
+struct Header([u8; Self::BYTES]);
+
+impl Header {
+    const BYTES: usize = 65;
+    const ASSOCIATED_BYTES: usize = 40;
+
+    fn associated(&self) -> &[u8] {
+        &self.0[..Self::ASSOCIATED_BYTES]
+    }
+
+    /// Content first, then the header: as it has one length for all kinds, no two inputs read the same, and the
+    /// content stays aligned to BLAKE3's chunks, which is worth a third of the hashing time of 16 KiB.
+    fn hash(&self, key: &Secret, content: &[&[u8]]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(key.expose());
+        for part in content {
+            hasher.update(part);
+        }
+        hasher.update(&self.0);
+        hasher.finalize()
+    }
+}
+
+fn nonce_of(hash: &[u8; 32]) -> Nonce {
+    *hash.first_chunk().expect("a hash is longer than a nonce")
+}
+
+const _: () = assert!(CHUNK != NODE && (BlobKind::Commit as u8) > NODE && (BlobKind::Charter as u8) > NODE);
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;

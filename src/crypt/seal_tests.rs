@@ -1,0 +1,128 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use proptest::prelude::*;
+
+fn keys(block: u16, epoch: u32) -> SealKeys {
+    SealKeys::for_block(
+        &Secret::new([1; 32]),
+        DatabaseId([2; 32]),
+        BlockNumber(block),
+        &Birth([3; 16]),
+        epoch,
+    )
+}
+
+fn every_damage(sealed: &[u8], refused: impl Fn(&[u8]) -> bool) {
+    for bit in 0..sealed.len() * 8 {
+        let mut damaged = sealed.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(refused(&damaged), "bit {bit}");
+    }
+    for length in 0..sealed.len() {
+        assert!(refused(&sealed[..length]), "length {length}");
+    }
+    assert!(refused(&[sealed, &[0]].concat()), "one byte more");
+}
+
+proptest! {
+    #[test]
+    fn chunks_survive(plain in prop::collection::vec(any::<u8>(), 0..5000), before in prop::collection::vec(any::<u8>(), 0..50)) {
+        let keys = keys(0, 0);
+        let mut out = before.clone();
+        let id = keys.seal_chunk(7, 8, &plain, &mut out);
+        prop_assert_eq!(&out[..before.len()], &before[..]);
+        prop_assert_eq!(out.len(), before.len() + plain.len() + CHUNK_OVERHEAD);
+        prop_assert_eq!(id, keys.chunk_id(7, 8, &plain));
+        prop_assert_eq!(keys.open_chunk(7, 8, &id, &out[before.len()..]).unwrap(), plain);
+    }
+
+    #[test]
+    fn nodes_survive(logical in prop::collection::vec(any::<u8>(), 0..3000), placements in prop::collection::vec(any::<u8>(), 0..600)) {
+        let keys = keys(0, 0);
+        let mut out = Vec::new();
+        let id = keys.seal_node(2, &logical, &placements, &mut out);
+        prop_assert_eq!(out.len(), logical.len() + placements.len() + NODE_OVERHEAD);
+        prop_assert_eq!(id, keys.node_id(2, &logical));
+        prop_assert_eq!(keys.open_node(2, &id, &out).unwrap(), OpenNode { logical, placements });
+    }
+}
+
+#[test]
+fn damage_never_opens() {
+    let keys = keys(0, 0);
+    let mut sealed = Vec::new();
+    let id = keys.seal_chunk(7, 8, b"some content of a file", &mut sealed);
+    every_damage(&sealed, |damaged| keys.open_chunk(7, 8, &id, damaged).is_err());
+    sealed.clear();
+    let id = keys.seal_node(1, b"keys and values", b"places", &mut sealed);
+    every_damage(&sealed, |damaged| keys.open_node(1, &id, damaged).is_err());
+    sealed.clear();
+    let id = keys.seal_blob(BlobKind::Commit, b"a commit", &mut sealed);
+    every_damage(&sealed, |damaged| keys.open_blob(BlobKind::Commit, &id, damaged).is_err());
+}
+
+#[test]
+fn an_object_opens_only_where_it_belongs() {
+    let keys_here = keys(4, 5);
+    let mut sealed = Vec::new();
+    let id = keys_here.seal_chunk(7, 8, b"content", &mut sealed);
+    assert!(keys_here.open_chunk(7, 8, &id, &sealed).is_ok());
+    assert_eq!(keys_here.open_chunk(6, 8, &id, &sealed), Err(Tampered), "another file");
+    assert_eq!(keys_here.open_chunk(7, 9, &id, &sealed), Err(Tampered), "another index");
+    assert_eq!(keys(3, 5).open_chunk(7, 8, &id, &sealed), Err(Tampered), "another block");
+    assert_eq!(keys(4, 6).open_chunk(7, 8, &id, &sealed), Err(Tampered), "another epoch");
+    let scope =
+        |database, block, epoch| Scope { database: DatabaseId(database), block: BlockNumber(block), epoch };
+    let one = SealKeys::new(&Secret::new([9; 32]), scope([1; 32], 1, 1));
+    sealed.clear();
+    let id = one.seal_node(1, b"logical", b"", &mut sealed);
+    assert_eq!(one.open_node(0, &id, &sealed), Err(Tampered), "another level");
+    for other in [scope([2; 32], 1, 1), scope([1; 32], 2, 1), scope([1; 32], 1, 2)] {
+        // The same key: the scope alone makes the difference.
+        let other = SealKeys::new(&Secret::new([9; 32]), other);
+        assert_eq!(other.open_node(1, &id, &sealed), Err(Tampered));
+        assert_ne!(other.node_id(1, b"logical"), id);
+        assert_ne!(other.commitment(), one.commitment());
+    }
+    sealed.clear();
+    let id = one.seal_blob(BlobKind::Commit, b"blob", &mut sealed);
+    assert_eq!(one.open_blob(BlobKind::Charter, &id, &sealed), Err(Tampered), "another kind");
+    assert_ne!(one.blob_id(BlobKind::Charter, b"blob"), id);
+}
+
+#[test]
+fn sealing_is_deterministic_and_nonces_follow_all_that_goes_in() {
+    let keys = keys(0, 0);
+    let seal = |level, logical: &[u8], placements: &[u8]| {
+        let mut out = Vec::new();
+        let id = keys.seal_node(level, logical, placements, &mut out);
+        (id, out)
+    };
+    let (id, sealed) = seal(1, b"abc", b"de");
+    assert_eq!(seal(1, b"abc", b"de"), (id, sealed.clone()));
+    let (moved_id, moved) = seal(1, b"abc", b"df");
+    assert_eq!(moved_id, id, "placements are outside the id");
+    for (other_id, other) in [seal(1, b"ab", b"cde"), seal(2, b"abc", b"de")] {
+        assert_ne!(other_id, id);
+        assert_ne!(other[..NONCE_BYTES], sealed[..NONCE_BYTES]);
+    }
+    assert_ne!(moved[..NONCE_BYTES], sealed[..NONCE_BYTES]);
+}
+
+#[test]
+fn equal_chunks_in_different_places_differ() {
+    let keys = keys(0, 0);
+    let mut outs = [Vec::new(), Vec::new(), Vec::new()];
+    keys.seal_chunk(1, 0, &[0xaa; 64], &mut outs[0]);
+    keys.seal_chunk(1, 1, &[0xaa; 64], &mut outs[1]);
+    keys.seal_chunk(2, 0, &[0xaa; 64], &mut outs[2]);
+    assert!(outs[0] != outs[1] && outs[0] != outs[2] && outs[1] != outs[2]);
+}
+
+#[test]
+fn a_tag_without_the_id_is_not_enough() {
+    let keys = keys(0, 0);
+    let mut sealed = Vec::new();
+    keys.seal_node(1, b"old", b"", &mut sealed);
+    assert_eq!(keys.open_node(1, &keys.node_id(1, b"new"), &sealed), Err(Tampered));
+}
