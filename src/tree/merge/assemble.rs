@@ -1,9 +1,9 @@
 //! The result as edits on `b`'s map (rules 10, 11).
 
-use super::delta::{Group, Location, Pointer, Rank, Triple};
+use super::delta::{Group, Location, Rank, Triple};
 use super::state::State;
-use super::{MergeEdit, MergeError, Merged, NewValue, Source, Which, delta};
-use crate::base::Inode;
+use super::{MergeEdit, MergeError, Merged, NewValue, Source, Which};
+use crate::base::{Id, Inode};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
 use crate::tree::value::DirEntry;
@@ -14,7 +14,7 @@ enum Wanted {
     /// The value itself.
     Value(Box<[u8]>),
     /// A chunk, and the side and inode under which its bytes are found.
-    Chunk(Pointer, Rank, Inode, u64),
+    Chunk(Id, Rank, Inode, u64),
 }
 
 /// The result under every key that the merge looked at; `None` is no key.
@@ -44,11 +44,11 @@ impl State<'_> {
                     }
                     Some((value, None))
                 }
-                (Some(Wanted::Chunk(pointer, rank, inode, index)), present) => {
-                    if present.is_some_and(|entry| *entry.value == pointer.id.0) {
+                (Some(Wanted::Chunk(id, rank, inode, index)), present) => {
+                    if present.is_some_and(|entry| *entry.value == id.0[..]) {
                         continue;
                     }
-                    Some(self.chunk(pointer, rank, inode, index, &which)?)
+                    Some(self.chunk(id, rank, inode, index, &which)?)
                 }
             };
             edits_on_b.push(MergeEdit { key, change });
@@ -60,13 +60,13 @@ impl State<'_> {
     /// A chunk's value and where its bytes lie, in `b`'s image if they are there.
     fn chunk(
         &self,
-        pointer: Pointer,
+        id: Id,
         rank: Rank,
         inode: Inode,
         index: u64,
         which: &dyn Fn(Rank) -> Which,
     ) -> Result<NewValue, MergeError> {
-        let value: Box<[u8]> = pointer.id.0.into();
+        let value: Box<[u8]> = id.0.into();
         let here = if which(rank) == Which::B { rank } else { rank.other() };
         for rank in [here, here.other()] {
             let version = &self.side(rank).version;
@@ -119,7 +119,7 @@ impl State<'_> {
         // The number under which the side knows it.
         let known_as = self.renumbered.get(&inode).or(self.copies.get(&inode)).copied().unwrap_or(inode);
         for (index, chunk) in &group.chunks {
-            let wanted = chunk.of(side).map(|pointer| Wanted::Chunk(pointer, side, known_as, *index));
+            let wanted = chunk.of(side).map(|id| Wanted::Chunk(id, side, known_as, *index));
             contents.0.insert(Key::Chunk(inode, *index).encode(), wanted);
         }
         let only = group.only_side();

@@ -29,8 +29,10 @@ impl State<'_> {
             directories.retain(|inode| self.is_directory(*inode));
             directories.sort_by_key(|inode| self.is_new(*inode));
             let Some((keeper, others)) = directories.split_first() else { continue };
-            for other in others.iter().filter(|other| self.is_new(**other)) {
-                waiting.extend(self.dissolve(*other, *keeper, &location)?);
+            for &other in others {
+                if self.is_new(other) {
+                    waiting.extend(self.dissolve(other, *keeper, &location)?);
+                }
             }
         }
         Ok(())

@@ -135,7 +135,7 @@ impl State<'_> {
             match Key::decode(&entry.key).map_err(|_| MergeError::Malformed)? {
                 key if key.inode() != inode => break,
                 Key::Inode(_) => *group.record.of_mut(rank) = Some(delta::record_of(&entry)?),
-                Key::Chunk(_, index) => *group.chunks.entry(index).or_default().of_mut(rank) = Some(delta::pointer_of(&entry)?),
+                Key::Chunk(_, index) => *group.chunks.entry(index).or_default().of_mut(rank) = Some(delta::chunk_of(&entry)?),
                 Key::Xattr(_, name) => *group.xattrs.entry(name.to_vec()).or_default().of_mut(rank) = Some(delta::bytes_of(&entry)),
                 Key::Link(_) => *group.link.get_or_insert_default().of_mut(rank) = Some(delta::bytes_of(&entry)),
                 Key::Entry(..) => {}

@@ -1,8 +1,8 @@
 //! What the two sides changed: every touched key with its three values, grouped by inode and by name.
 
 use super::{MergeError, Version};
-use crate::base::{Id, Inode, Place};
-use crate::map::Entry;
+use crate::base::{Id, Inode};
+use crate::map::{self, Entry};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
 use crate::tree::value::{self, DirEntry};
@@ -85,21 +85,6 @@ impl<T: Clone + PartialEq> Triple<T> {
     }
 }
 
-/// A chunk: two are the same if their ids are, wherever they lie.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pointer {
-    /// Names its content.
-    pub(super) id: Id,
-    /// Where it lies in the image of its side; `None` if that has not been looked up.
-    pub(super) place: Option<Place>,
-}
-
-impl PartialEq for Pointer {
-    fn eq(&self, other: &Pointer) -> bool {
-        self.id == other.id
-    }
-}
-
 /// All touched keys of one inode but its names. The record is always there, touched or not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Group {
@@ -108,7 +93,7 @@ pub(super) struct Group {
     /// Whether either side touched the record.
     pub(super) touched: bool,
     /// Touched chunks by index.
-    pub(super) chunks: BTreeMap<u64, Triple<Pointer>>,
+    pub(super) chunks: BTreeMap<u64, Triple<Id>>,
     /// Touched extended attributes by name.
     pub(super) xattrs: BTreeMap<Vec<u8>, Triple<Vec<u8>>>,
     /// A symbolic link's target, if touched.
@@ -194,10 +179,9 @@ impl Delta {
                 *self.entries.entry(location).or_insert_with(|| Triple::same(old)).of_mut(rank) = new;
             }
             Key::Chunk(inode, index) => {
-                let (old, new) = (read(in_base, pointer_of)?, read(in_side, pointer_of)?);
+                let (old, new) = (read(in_base, chunk_of)?, read(in_side, chunk_of)?);
                 let chunks = &mut self.groups.entry(inode).or_default().chunks;
-                let unplaced = || Triple::same(old.map(|pointer| Pointer { place: None, ..pointer }));
-                *chunks.entry(index).or_insert_with(unplaced).of_mut(rank) = new;
+                *chunks.entry(index).or_insert_with(|| Triple::same(old)).of_mut(rank) = new;
             }
             Key::Xattr(inode, name) => {
                 let (old, new) = (in_base.map(bytes_of), in_side.map(bytes_of));
@@ -232,13 +216,28 @@ pub(super) fn entry_of(entry: &Entry) -> Result<DirEntry, MergeError> {
     DirEntry::decode(&entry.value).map_err(|_| MergeError::Malformed)
 }
 
-/// The chunk that a map entry points to.
-pub(super) fn pointer_of(entry: &Entry) -> Result<Pointer, MergeError> {
-    let id = value::chunk_id(&entry.value).map_err(|_| MergeError::Malformed)?;
-    Ok(Pointer { id, place: entry.place })
+/// The id of the chunk to which a map entry points.
+pub(super) fn chunk_of(entry: &Entry) -> Result<Id, MergeError> {
+    value::chunk_id(&entry.value).map_err(|_| MergeError::Malformed)
 }
 
 /// The bytes that a map entry holds.
 pub(super) fn bytes_of(entry: &Entry) -> Vec<u8> {
     entry.value.to_vec()
+}
+
+/// Visits every key whose value differs between two versions, which may lie in different images.
+pub(super) fn differences(
+    old: &Version<'_>,
+    new: &Version<'_>,
+    visit: &mut dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), MergeError>,
+) -> Result<(), MergeError> {
+    let mut failed = Ok(());
+    map::diff_between((old.map, old.root.as_ref()), (new.map, new.root.as_ref()), &mut |key, in_old, in_new| {
+        if failed.is_ok() {
+            failed = visit(key, in_old, in_new);
+        }
+        Ok(())
+    })?;
+    failed
 }

@@ -50,14 +50,13 @@ mod copies;
 mod cycles;
 mod delta;
 mod fates;
-mod places;
 mod record;
 mod same;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use super::key;
+
 use crate::base::{BlockNumber, DeviceId, Id, Inode, Place};
 use crate::crypt::SealKeys;
 use crate::map::{Fetch, Map, MapError, Root};
@@ -161,6 +160,9 @@ pub enum MergeError {
     /// A node or chunk could not be read or opened.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// A chunk does not open.
+    #[error("the chunk at {0:?} does not open")]
+    Tampered(Place),
     /// A key or value that verification should have refused.
     #[error("a version to merge holds a key or value that no device writes")]
     Malformed,
@@ -181,6 +183,9 @@ pub fn merge_block(
     if id_a == id_b || base.is_some_and(|base| id(base.root) == id_a) {
         return Ok(Merged::default());
     }
+    if base.is_some_and(|base| id(base.root) == id_b) {
+        return taken_over(&a.version, &b.version);
+    }
     let a_wins = a.wins_over(b);
     let (winner, loser) = if a_wins { (a, b) } else { (b, a) };
     let mut state = state::State::load(block, base, winner, loser)?;
@@ -191,4 +196,16 @@ pub fn merge_block(
     state.copy_conflicting_data()?;
     state.house_orphans()?;
     state.into_merged(if a_wins { [Which::A, Which::B] } else { [Which::B, Which::A] })
+}
+
+/// The edits that make `b` into `a`.
+fn taken_over(a: &Version<'_>, b: &Version<'_>) -> Result<Merged, MergeError> {
+    let mut merged = Merged::default();
+    delta::differences(b, a, &mut |key, _, in_a| {
+        let source = |place| Source { which: Which::A, place };
+        let change = in_a.map(|entry| (entry.value.clone(), entry.place.map(source)));
+        merged.edits_on_b.push(MergeEdit { key: key.into(), change });
+        Ok(())
+    })?;
+    Ok(merged)
 }

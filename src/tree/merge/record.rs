@@ -1,6 +1,6 @@
 //! What is in an inode (rules 9–11).
 
-use super::delta::{Group, Rank, Triple};
+use super::delta::{Group, Rank};
 use crate::base::Inode;
 use crate::tree::inode::{InodeRecord, RecordSize};
 

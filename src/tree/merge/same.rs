@@ -24,9 +24,9 @@ impl File<'_> {
         let Some(entry) = map.get(root.as_ref(), &Key::Chunk(self.inode, index).encode())? else {
             return Ok(Vec::new());
         };
-        let (pointer, place) = (delta::pointer_of(&entry)?, entry.place.ok_or(MergeError::Malformed)?);
+        let (id, place) = (delta::chunk_of(&entry)?, entry.place.ok_or(MergeError::Malformed)?);
         let sealed = source.fetch(place).map_err(MapError::from)?;
-        keys.open_chunk(self.record.data_id, index, &pointer.id, &sealed).map_err(|_| MergeError::Tampered(place))
+        keys.open_chunk(self.record.data_id, index, &id, &sealed).map_err(|_| MergeError::Tampered(place))
     }
 
     /// `length` bytes from `offset`, both multiples of the smallest chunk; holes, and what is beyond the end, as zeros.

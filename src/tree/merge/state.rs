@@ -20,14 +20,6 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    /// The standing of what one side put there alone.
-    pub(super) fn of(rank: Rank) -> Standing {
-        match rank {
-            Rank::Winner => Standing::Winner,
-            Rank::Loser => Standing::Loser,
-        }
-    }
-
     /// The side whose commit names the copy when this one has to give way.
     pub(super) fn rank(self) -> Rank {
         if self == Standing::Loser { Rank::Loser } else { Rank::Winner }
@@ -82,7 +74,6 @@ impl<'e> FromIterator<(&'e Location, &'e Triple<DirEntry>)> for Names {
 /// Everything that the steps of a merge read and write.
 pub(super) struct State<'a> {
     pub(super) block: BlockNumber,
-    pub(super) base: Option<Version<'a>>,
     pub(super) winner: Side<'a>,
     pub(super) loser: Side<'a>,
     /// By inode: all that are touched or named by a touched entry.
@@ -115,7 +106,6 @@ impl<'a> State<'a> {
         let Delta { groups, entries } = Delta::load(base.as_ref(), &winner.version, &loser.version)?;
         let mut state = State {
             block,
-            base,
             winner: *winner,
             loser: *loser,
             groups: BTreeMap::new(),

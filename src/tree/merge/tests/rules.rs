@@ -1,0 +1,209 @@
+//! What each rule comes to, by example.
+
+use super::model::{Authors, Fs, merge};
+use crate::tree::merge::Merged;
+
+const A_WINS: Authors = Authors { lamport: [2, 1] };
+const B_WINS: Authors = Authors { lamport: [1, 2] };
+
+fn base() -> Fs {
+    let mut fs = Fs::new();
+    fs.mkdir("d").unwrap();
+    fs.mkdir("e").unwrap();
+    fs.create("d/f.txt", b"old").unwrap();
+    fs.create("d/g", b"old g").unwrap();
+    fs
+}
+
+type Change = fn(&mut Fs) -> Option<()>;
+
+fn merged(a: Change, b: Change, authors: Authors) -> (Fs, Merged) {
+    let base = base();
+    let (mut one, mut two) = (base.on_device(1), base.on_device(2));
+    a(&mut one).unwrap();
+    b(&mut two).unwrap();
+    merge(Some(&base), &one, &two, authors)
+}
+
+fn paths(a: Change, b: Change, authors: Authors) -> Vec<String> {
+    let mut paths = merged(a, b, authors).0.paths();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn the_later_edit_keeps_the_name_and_the_other_becomes_a_copy() {
+    for (authors, kept, copied, device) in
+        [(A_WINS, b"by a", b"by b", "a1a1a1a1-20231114-221321"), (B_WINS, b"by b", b"by a", "a0a0a0a0-20231114-221320")]
+    {
+        let (fs, merged) = merged(|fs| fs.write("d/f.txt", b"by a"), |fs| fs.write("d/f.txt", b"by b"), authors);
+        let copy = format!("d/f.conflict-{device}.txt");
+        assert_eq!(fs.data("d/f.txt"), Some(&kept[..]));
+        assert_eq!(fs.data(&copy), Some(&copied[..]));
+        assert_eq!(merged.conflicts.len(), 1);
+        assert_eq!(merged.conflicts[0].directory, fs.look("d").unwrap());
+    }
+}
+
+#[test]
+fn a_save_by_rename_against_an_edit_is_a_conflict_of_the_name() {
+    let (fs, merged) = merged(|fs| fs.replace("d/f.txt", b"by a"), |fs| fs.write("d/f.txt", b"by b"), A_WINS);
+    assert_eq!(fs.data("d/f.txt"), Some(&b"by a"[..]));
+    assert_eq!(fs.data("d/f.conflict-a1a1a1a1-20231114-221321.txt"), Some(&b"by b"[..]));
+    assert_eq!(merged.conflicts.len(), 1);
+}
+
+#[test]
+fn equal_edits_are_no_conflict() {
+    let equal: &[(Change, Change)] = &[
+        (|fs| fs.write("d/f.txt", b"same"), |fs| fs.write("d/f.txt", b"same")),
+        (|fs| fs.create("new", b"same"), |fs| fs.create("new", b"same")),
+        (|fs| fs.replace("d/f.txt", b"same"), |fs| fs.replace("d/f.txt", b"same")),
+        (|fs| fs.replace("d/f.txt", b"same"), |fs| fs.write("d/f.txt", b"same")),
+        (|fs| fs.symlink("new", "d"), |fs| fs.symlink("new", "d")),
+        (|fs| fs.mkdir("new"), |fs| fs.mkdir("new")),
+        (|fs| fs.rename("d", "moved"), |fs| fs.rename("d", "moved")),
+        (|fs| fs.remove_all("d"), |fs| fs.remove_all("d")),
+        (|fs| fs.chmod("d/g", 0o600), |fs| fs.chmod("d/g", 0o600)),
+    ];
+    for (index, (a, b)) in equal.iter().enumerate() {
+        let (fs, report) = merged(*a, *b, A_WINS);
+        assert!(report.conflicts.is_empty(), "{index}");
+        let mut one = base();
+        a(&mut one).unwrap();
+        let sorted = |fs: &Fs| std::collections::BTreeSet::from_iter(fs.paths());
+        assert_eq!(sorted(&fs), sorted(&one), "{index}");
+    }
+}
+
+#[test]
+fn an_edit_beats_a_deletion() {
+    let edits: &[Change] = &[
+        |fs| fs.write("d/g", b"new"),
+        |fs| fs.chmod("d/g", 0o600),
+        |fs| fs.set_xattr("d/g", "user.a", Some("b")),
+    ];
+    for edit in edits {
+        assert_eq!(paths(|fs| fs.remove("d/g"), *edit, A_WINS), ["d", "d/f.txt", "d/g", "e"]);
+        assert_eq!(paths(|fs| fs.remove_all("d"), *edit, A_WINS), ["d", "d/g", "e"]);
+    }
+    assert_eq!(paths(|fs| fs.remove("d/g"), |fs| fs.rename("d/g", "g"), A_WINS), ["d", "d/f.txt", "e", "g"]);
+}
+
+#[test]
+fn what_is_added_to_a_deleted_directory_stays_and_its_old_files_do_not() {
+    for authors in [A_WINS, B_WINS] {
+        assert_eq!(paths(|fs| fs.remove_all("d"), |fs| fs.create("d/new", b"new"), authors), ["d", "d/new", "e"]);
+    }
+}
+
+#[test]
+fn a_directory_that_was_moved_keeps_its_files_against_a_deletion() {
+    let expected = ["e", "e/d", "e/d/f.txt", "e/d/g"];
+    assert_eq!(paths(|fs| fs.remove_all("d"), |fs| fs.rename("d", "e/d"), A_WINS), expected);
+}
+
+#[test]
+fn of_two_moves_the_later_holds() {
+    assert_eq!(paths(|fs| fs.rename("d", "one"), |fs| fs.rename("d", "two"), A_WINS), ["e", "one", "one/f.txt", "one/g"]);
+    assert_eq!(paths(|fs| fs.rename("d/g", "one"), |fs| fs.rename("d/g", "two"), B_WINS), ["d", "d/f.txt", "e", "two"]);
+}
+
+#[test]
+fn directories_moved_into_each_other_stay_in_the_tree() {
+    let cross = |authors| paths(|fs| fs.rename("d", "e/d"), |fs| fs.rename("e", "d/e"), authors);
+    assert_eq!(cross(A_WINS), ["e", "e/d", "e/d/f.txt", "e/d/g"]);
+    assert_eq!(cross(B_WINS), ["d", "d/e", "d/f.txt", "d/g"]);
+}
+
+#[test]
+fn new_directories_of_one_name_become_one() {
+    let make = |fs: &mut Fs, name: &str| {
+        fs.mkdir("new")?;
+        fs.mkdir("new/deep")?;
+        fs.create(&format!("new/deep/{name}"), name.as_bytes())?;
+        fs.create("new/both", name.as_bytes())
+    };
+    let base = base();
+    let (mut one, mut two) = (base.on_device(1), base.on_device(2));
+    make(&mut one, "a").unwrap();
+    make(&mut two, "b").unwrap();
+    let (fs, report) = merge(Some(&base), &one, &two, A_WINS);
+    for path in ["new/deep/a", "new/deep/b", "new/both", "new/both.conflict-a1a1a1a1-20231114-221321"] {
+        assert!(fs.look(path).is_some(), "{path}");
+    }
+    assert_eq!(report.conflicts.len(), 1);
+}
+
+#[test]
+fn a_directory_keeps_its_name_against_a_file() {
+    for authors in [A_WINS, B_WINS] {
+        let (fs, _) = merged(|fs| fs.create("new", b"file"), |fs| fs.mkdir("new").and_then(|()| fs.create("new/f", b"f")), authors);
+        assert_eq!(fs.data("new/f"), Some(&b"f"[..]));
+        assert_eq!(fs.data("new.conflict-a0a0a0a0-20231114-221320"), Some(&b"file"[..]));
+    }
+}
+
+#[test]
+fn attributes_are_merged_one_by_one() {
+    let (fs, report) = merged(|fs| fs.chmod("d/g", 0o600), |fs| fs.write("d/g", b"new"), A_WINS);
+    let node = &fs.nodes[&fs.look("d/g").unwrap()];
+    assert_eq!((node.record.mode, &node.data[..]), (0o600, &b"new"[..]));
+    assert!(report.conflicts.is_empty());
+    let (fs, _) = merged(|fs| fs.chmod("d/g", 0o600), |fs| fs.chmod("d/g", 0o640), B_WINS);
+    assert_eq!(fs.nodes[&fs.look("d/g").unwrap()].record.mode, 0o640);
+}
+
+#[test]
+fn one_number_for_two_things_is_told_apart() {
+    // Both devices draw the same numbers, as if they had drawn one prefix.
+    let base = base();
+    let (mut one, mut two) = (base.on_device(1), base.on_device(1));
+    one.mkdir("a").unwrap();
+    one.create("a/inside", b"inside a").unwrap();
+    two.chmod("d", 0o711).unwrap();
+    two.create("b", &b"file b ".repeat(3000)).unwrap();
+    two.mkdir("c").unwrap();
+    two.create("c/inside", b"inside c").unwrap();
+    for authors in [A_WINS, B_WINS] {
+        let (fs, report) = merge(Some(&base), &one, &two, authors);
+        assert_eq!(fs.data("a/inside"), Some(&b"inside a"[..]));
+        assert_eq!(fs.data("b"), Some(&b"file b ".repeat(3000)[..]));
+        assert_eq!(fs.data("c/inside"), Some(&b"inside c"[..]));
+        assert!(report.conflicts.is_empty());
+    }
+}
+
+#[test]
+fn without_a_base_nothing_counts_as_deleted() {
+    let base = base();
+    let (mut one, mut two) = (base.on_device(1), base.on_device(2));
+    one.remove_all("d").unwrap();
+    two.create("new", b"new").unwrap();
+    let (fs, report) = merge(None, &one, &two, A_WINS);
+    for path in ["d/f.txt", "d/g", "e", "new"] {
+        assert!(fs.look(path).is_some(), "{path}");
+    }
+    assert!(report.conflicts.is_empty());
+}
+
+#[test]
+fn conflict_copies_share_the_chunks_that_nobody_changed() {
+    let mut base = base();
+    let long: Vec<u8> = (0..200_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    base.create("long", &long).unwrap();
+    let edited = |device, at: usize| {
+        let mut fs = base.on_device(device);
+        let mut data = long.clone();
+        data[at] ^= 1;
+        fs.write("long", &data).unwrap();
+        fs
+    };
+    let (one, two) = (edited(1, 0), edited(2, 500_000));
+    let (fs, merged) = merge(Some(&base), &one, &two, A_WINS);
+    assert_eq!(fs.look("long.conflict-a1a1a1a1-20231114-221321").map(|inode| fs.nodes[&inode].record.size), Some(800_000));
+    let from_a = |edit: &&crate::tree::merge::MergeEdit| {
+        edit.change.as_ref().is_some_and(|(_, source)| source.is_some_and(|source| source.which == crate::tree::merge::Which::A))
+    };
+    assert_eq!(merged.edits_on_b.iter().filter(from_a).count(), 1, "one chunk differs, one is fetched");
+}
