@@ -2,11 +2,11 @@
 
 use crate::base::{Malformed, Reader, Writer};
 use etcetera::{AppStrategy, AppStrategyArgs, choose_app_strategy};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// A Unix socket's path has 108 bytes with its NUL.
@@ -166,7 +166,10 @@ impl Home {
             if owner != rustix::process::getuid().as_raw() {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    format!("{} belongs to another user (uid {owner}); remove it or set XDG_RUNTIME_DIR", parent.display()),
+                    format!(
+                        "{} belongs to another user (uid {owner}); remove it or set XDG_RUNTIME_DIR",
+                        parent.display()
+                    ),
                 ));
             }
         }

@@ -1,0 +1,149 @@
+//! Answers the commands of the control protocol.
+
+use super::answers::Synced;
+use super::control::{Failure, FailureKind, Ground, Reply, Request};
+use super::core::Core;
+use super::drive::Driver;
+use super::error::EngineError;
+use super::history;
+use super::report::status;
+use crate::base::Malformed;
+use crate::record::{Charter, Policy};
+use crate::sync::Input;
+use crate::tree::{NodeKind, Tree, TreeError};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// What a command is answered from.
+pub struct Desk {
+    /// The database.
+    pub core: Arc<Core>,
+    /// Its driver.
+    pub driver: Arc<Driver>,
+    /// Whether this process is an engine, or only answers one command.
+    pub serving: bool,
+    /// Where it is mounted.
+    pub mounted_at: Option<String>,
+}
+
+impl Desk {
+    /// Answers a request; [`Request::Stop`] is the server's own business.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Reply {
+        let answered = match request {
+            Request::Sync { timeout_seconds } => {
+                let timeout = Duration::try_from_secs_f64(timeout_seconds).unwrap_or(Duration::from_secs(60));
+                self.driver.sync(timeout).await.map(|()| self.synced())
+            }
+            other => {
+                let desk = self.clone();
+                let task = tokio::task::spawn_blocking(move || desk.decide(other));
+                task.await.unwrap_or_else(|error| Err(EngineError::Other(error.to_string())))
+            }
+        };
+        match answered {
+            Ok(value) => Reply::Done(value),
+            Err(error) => Reply::Failed(Failure::from(error)),
+        }
+    }
+
+    fn synced(&self) -> Value {
+        let pending_bytes = self.core.pending_bytes();
+        let seq = self.core.inner().state.accepted.as_ref().map(|item| item.seq);
+        let root = self.core.content_root().map(|id| id.to_string());
+        json!(Synced { published: pending_bytes == 0, pending_bytes, seq, root })
+    }
+
+    /// The status object.
+    pub fn status(&self) -> Value {
+        let status = status(&self.core, Some(&self.driver), self.serving, self.mounted_at.clone());
+        serde_json::to_value(status).unwrap_or(Value::Null)
+    }
+
+    fn decide(&self, request: Request) -> Result<Value, EngineError> {
+        match request {
+            Request::Status => Ok(self.status()),
+            Request::Versions => Ok(history::versions(&self.core)),
+            Request::Log { limit } => Ok(history::log(&self.core, limit)),
+            Request::Difference { older, newer } => history::difference(&self.core, older, newer),
+            Request::Restore { version, path_hex, to_hex } => {
+                let path = bytes(&path_hex)?;
+                let to = to_hex.map(|hex| bytes(&hex)).transpose()?;
+                let value = history::restore(&self.core, version, &path, to.as_deref())?;
+                self.driver.tell(Input::Changed);
+                Ok(value)
+            }
+            Request::Policy => Ok(json!(self.core.ground()?)),
+            Request::Enact { policy_hex, charter_hex, ground } => {
+                self.enact(&policy_hex, &charter_hex, &ground)
+            }
+            Request::Prepare { path_hex } => {
+                prepare(self.core.tree()?, &bytes(&path_hex)?)?;
+                self.core.persist()?;
+                self.driver.tell(Input::Changed);
+                Ok(Value::Null)
+            }
+            Request::Check => history::check(&self.core),
+            Request::Sync { .. } | Request::Stop { .. } => {
+                Err(EngineError::Usage("this command is not answered here".into()))
+            }
+        }
+    }
+
+    fn enact(&self, policy_hex: &str, charter_hex: &str, ground: &Ground) -> Result<Value, EngineError> {
+        let malformed = |_| EngineError::Usage("the policy or its charter is malformed".into());
+        let policy = Policy::decode(&bytes(policy_hex)?).map_err(malformed)?;
+        let charter = Charter::decode(&bytes(charter_hex)?).map_err(malformed)?;
+        let changes = self.core.enact_own(policy, charter, ground)?;
+        self.driver.told(changes);
+        self.driver.tell(Input::Changed);
+        Ok(Value::Null)
+    }
+}
+
+fn bytes(hex: &str) -> Result<Vec<u8>, EngineError> {
+    let decoded = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
+    decoded.map_err(|_| EngineError::Usage(format!("malformed bytes in a command: {Malformed}")))
+}
+
+/// Makes sure that there is an empty directory at a path; its parents are made where they are missing.
+fn prepare(tree: &Tree, path: &[u8]) -> Result<(), EngineError> {
+    let named = || String::from_utf8_lossy(path).into_owned();
+    let mut directory = crate::base::BlockNumber::ROOT.root_inode();
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        directory = match tree.lookup(directory, name) {
+            Ok(attr) => attr.inode,
+            Err(TreeError::NotFound) => tree.make_dir(directory, name, DIRECTORY_MODE, owner())?.inode,
+            Err(error) => return Err(error.into()),
+        };
+    }
+    if tree.attr(directory)?.kind != NodeKind::Directory {
+        return Err(EngineError::Usage(format!("/{} is not a directory", named())));
+    }
+    let children = tree.read_dir(directory, 0)?;
+    if children.iter().any(|item| item.name != b"." && item.name != b"..") {
+        return Err(EngineError::Usage(format!(
+            "/{} is not empty: a block starts as an empty directory; move what is there aside, add the block, move it in",
+            named()
+        )));
+    }
+    Ok(())
+}
+
+/// New directories belong to who runs the engine.
+fn owner() -> crate::tree::Owner {
+    crate::tree::Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() }
+}
+
+/// A failure for a request that the protocol does not know.
+pub fn unknown_request(error: &serde_json::Error) -> Reply {
+    Reply::Failed(Failure::new(
+        FailureKind::Usage,
+        format!(
+            "the engine does not know this command ({error}); is it of another version? Unmount and mount again"
+        ),
+    ))
+}

@@ -1,0 +1,466 @@
+//! One database at one device: store, tree and state as one thing. Everything here is synchronous; the network is
+//! the driver's.
+//!
+//! Locks, in this order: `work` (one publication, adoption or enactment at a time), then `inner`. Neither is taken
+//! by a FUSE handler while it holds a lock of the tree.
+
+use super::cache::Cache;
+use super::config::Settings;
+use super::control::Failure;
+use super::error::EngineError;
+use super::home::{DatabasePaths, Name};
+use super::keys::Keys;
+use super::label::Label;
+use super::state::State;
+use super::versions::{Version, Versions};
+use crate::base::{BlockNumber, Id, InfoHash, Inode, Place, SessionId, Signature};
+use crate::crypt::keyring::Keyring;
+use crate::crypt::seal::{BlobKind, LocalKind};
+use crate::image::{FileDisk, Image, Kept, Store};
+use crate::map::{Map, NodeCache, Root};
+use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, genesis_charter};
+use crate::tree::{BlockView, Head, ImageSource, Timestamp, Tree, TreeError, TreeOptions};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const CATALOGUE_CACHE_BYTES: usize = 4 << 20;
+/// Plaintext that may wait in memory to be sealed, in bytes.
+const DIRTY_BYTES_MAX: u64 = 64 << 20;
+
+/// An entry of the catalogue with the place of its block's root.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// The signed entry.
+    pub entry: BlockEntry,
+    /// Where the root lies, if there is one.
+    pub place: Option<Place>,
+}
+
+impl Listed {
+    /// The root as the map knows it.
+    pub fn root(&self) -> Option<Root> {
+        let root = self.entry.root.as_ref()?;
+        Some(Root { level: root.level, id: root.id, place: self.place? })
+    }
+}
+
+/// Local edits that a newer policy forbids, kept whole.
+#[derive(Clone)]
+pub struct SetAside {
+    /// The block.
+    pub block: BlockNumber,
+    /// The root of its map with the edits.
+    pub root: Option<Root>,
+    /// When, in seconds since 1970.
+    pub time: u32,
+    /// The image that the root lies in.
+    pub image: Image,
+}
+
+/// What changes while the engine runs.
+pub struct Inner {
+    /// The sealed state.
+    pub state: State,
+    /// Kept versions.
+    pub versions: Versions,
+    /// Edits that were set aside.
+    pub set_aside: Vec<SetAside>,
+    /// The image of the working head as it was last flushed.
+    pub image: Image,
+    /// The tree's generation at that flush.
+    pub generation: u64,
+    /// The tree's generation that the head version holds in full; none where it holds less.
+    pub published: Option<u64>,
+    /// The commits that the working head stands on: one, or two after a merge that is not published yet.
+    pub heads: Vec<(Id, Arc<Commit>)>,
+    /// The catalogue of the head version, as it was published.
+    pub catalogue: Option<Root>,
+    /// The entries in force: those of the catalogue but for refused ones.
+    pub entries: BTreeMap<BlockNumber, Listed>,
+}
+
+/// Work done since the start.
+#[derive(Default)]
+pub struct Work {
+    /// Versions published.
+    pub published: AtomicU64,
+    /// Versions adopted.
+    pub adopted: AtomicU64,
+    /// Versions merged.
+    pub merged: AtomicU64,
+}
+
+/// One database at one device.
+pub struct Core {
+    /// What it is called.
+    pub name: Name,
+    /// Its files.
+    pub paths: DatabasePaths,
+    /// Its keys.
+    pub keys: Keys,
+    /// How it runs.
+    pub settings: Settings,
+    /// Its store.
+    pub store: Arc<Store>,
+    /// What can be rebuilt.
+    pub cache: Cache,
+    /// The tree; absent at a mirror.
+    pub tree: Option<Arc<Tree>>,
+    /// Decoded catalogue nodes.
+    pub nodes: NodeCache,
+    /// Pieces hashed for publishing.
+    pub hashing: crate::image::Counters,
+    /// Work done.
+    pub done: Work,
+    pub(super) work: Mutex<()>,
+    /// How often the merge of a version was left to others.
+    pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
+    inner: Mutex<Inner>,
+}
+
+/// Makes the store of a database that was just created or joined. Where the keyring can, it signs the first policy.
+pub fn initialise(paths: &DatabasePaths, keyring: &Keyring) -> Result<(), Failure> {
+    make_store(paths, keyring).map_err(Failure::from)
+}
+
+fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(), EngineError> {
+    let capability = &keyring.capability;
+    let database = capability.database_id();
+    let charter = genesis_charter(&database);
+    let first = capability.policy_counter == 0;
+    let policy = match (&capability.read_secret, capability.admin_key()) {
+        (Some(secret), Some(admin)) if first => {
+            let keys = crate::crypt::seal::SealKeys::catalogue(secret, database);
+            let id = charter_id(&keys, &charter);
+            Policy::sign(&admin, &database, 1, id, vec![Mode::ReadWrite])
+        }
+        _ => unknown_policy(),
+    };
+    let state = State {
+        session: SessionId(random()?),
+        counter_reserved: 1,
+        lamport: 0,
+        accepted: None,
+        policy,
+        charter,
+        head: None,
+        roots: BTreeMap::new(),
+        pending: first,
+        conflicts: Default::default(),
+        refusals: Default::default(),
+    };
+    let store = Store::create(Arc::new(FileDisk::create(&paths.store)?), database)?;
+    let sealed = capability.record_key.seal_local(LocalKind::State, &state.encode());
+    store.commit(&[], &sealed)?;
+    Ok(())
+}
+
+/// The policy of a device that has not heard of any: block 0 is writable, counter 0 loses against every signed one,
+/// and nothing is published under it.
+fn unknown_policy() -> Policy {
+    Policy { counter: 0, charter: Id([0; 32]), signature: Signature([0; 64]), modes: vec![Mode::ReadWrite] }
+}
+
+/// The id under which a policy names a charter.
+pub fn charter_id(keys: &crate::crypt::seal::SealKeys, charter: &Charter) -> Id {
+    keys.seal_blob(BlobKind::Charter, &charter.encode(), &mut Vec::new())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], EngineError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| EngineError::Other(format!("no random numbers: {error}")))?;
+    Ok(bytes)
+}
+
+/// Seconds since 1970.
+pub fn now_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn now_timestamp() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
+}
+
+impl Core {
+    /// Opens a database's files. The store is locked from now on.
+    pub fn open(
+        name: Name,
+        paths: DatabasePaths,
+        keyring: Keyring,
+        settings: Settings,
+        as_admin: bool,
+    ) -> Result<Core, EngineError> {
+        if !paths.store.exists() {
+            tracing::warn!(store = %paths.store.display(), "the store is gone: an empty one takes its place and is filled from peers");
+            make_store(&paths, &keyring)?;
+        }
+        let keys = Keys::take(keyring, as_admin);
+        let store = Store::open(Arc::new(FileDisk::open(&paths.store)?))?;
+        let unreadable = || EngineError::State { path: paths.store.display().to_string() };
+        let state = keys.record.open_local(LocalKind::State, &store.state()).map_err(|_| unreadable())?;
+        let state = State::decode(&state).map_err(|_| unreadable())?;
+        let cache = Cache::open(&paths.cache)
+            .map_err(|error| EngineError::Other(format!("{}: {error}", paths.cache.display())))?;
+        let mut core = Core {
+            name,
+            paths,
+            keys,
+            settings,
+            inner: Mutex::new(Inner {
+                image: Image::empty(&store),
+                state,
+                versions: Versions::default(),
+                set_aside: Vec::new(),
+                generation: 0,
+                published: None,
+                heads: Vec::new(),
+                catalogue: None,
+                entries: BTreeMap::new(),
+            }),
+            store,
+            cache,
+            tree: None,
+            nodes: NodeCache::new(CATALOGUE_CACHE_BYTES),
+            hashing: Default::default(),
+            done: Work::default(),
+            work: Mutex::new(()),
+            postponed: Mutex::default(),
+        };
+        core.load()?;
+        core.open_tree()?;
+        Ok(core)
+    }
+
+    /// Reads what the store keeps: head, versions, what was set aside.
+    fn load(&mut self) -> Result<(), EngineError> {
+        let mut inner = self.inner.lock();
+        for Kept { label, image } in self.store.kept() {
+            match Label::decode(label.as_bytes()) {
+                Ok(Label::Head) => inner.image = image,
+                Ok(Label::Version { reference, time }) => {
+                    let commit =
+                        self.keys.catalogue.as_ref().and_then(|_| self.open_commit(&image, &reference).ok());
+                    inner.versions.add(Version { reference, time, image, commit: commit.map(Arc::new) });
+                }
+                Ok(Label::SetAside { block, root, time }) => {
+                    inner.set_aside.push(SetAside { block, root, time, image });
+                }
+                Err(_) => {
+                    tracing::warn!("the store keeps an image that this version of kilofs does not know")
+                }
+            }
+        }
+        let Some(head) = inner.state.head else { return Ok(()) };
+        let Some(version) = inner.versions.get(&head.infohash).cloned() else { return Ok(()) };
+        if let Some(commit) = version.commit {
+            let (root, entries) = self.open_catalogue(&version.image, &commit)?;
+            inner.heads = vec![(version.reference.commit.id, commit)];
+            inner.catalogue = root;
+            inner.entries = entries;
+        }
+        Ok(())
+    }
+
+    fn open_tree(&mut self) -> Result<(), EngineError> {
+        if self.keys.catalogue.is_none() {
+            return Ok(());
+        }
+        let mut inner = self.inner.lock();
+        let views = self.views(&inner.state.policy, &inner.state.charter, &inner.state.roots);
+        let options = TreeOptions {
+            inode_prefix: fresh_prefix(&inner.entries)?,
+            cache_bytes: self.settings.cache_bytes,
+            dirty_bytes_max: DIRTY_BYTES_MAX,
+            clock: now_timestamp,
+        };
+        let tree = Tree::open(self.store.clone(), inner.image.clone(), views, options)?;
+        inner.generation = tree.generation();
+        inner.published = (!inner.state.pending).then_some(inner.generation);
+        drop(inner);
+        self.tree = Some(Arc::new(tree));
+        Ok(())
+    }
+
+    /// The state under its lock.
+    pub fn inner(&self) -> parking_lot::MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// The tree, where this device can read.
+    pub fn tree(&self) -> Result<&Arc<Tree>, EngineError> {
+        self.tree.as_ref().ok_or(EngineError::Capability("mirror"))
+    }
+
+    /// Whether the policy lets this device write in a block.
+    pub fn may_write(&self, policy: &Policy, charter: &Charter, number: BlockNumber) -> bool {
+        let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
+        let by_mode = match mode {
+            Mode::ReadWrite | Mode::Append => true,
+            Mode::ReadOnly => false,
+            Mode::Owner => {
+                charter.blocks.get(&number).and_then(|block| block.owner) == Some(self.keys.device.public())
+            }
+        };
+        self.keys.publishes() && (by_mode || self.keys.admin.is_some())
+    }
+
+    /// The blocks of a charter as the tree wants them.
+    pub fn views(
+        &self,
+        policy: &Policy,
+        charter: &Charter,
+        roots: &BTreeMap<BlockNumber, Option<Root>>,
+    ) -> Vec<BlockView> {
+        let view = |(number, block): (&BlockNumber, &crate::record::BlockCharter)| {
+            Some(BlockView {
+                number: *number,
+                path: block.path.clone(),
+                keys: self.keys.block(*number, block)?,
+                root: roots.get(number).copied().flatten(),
+                writable: self.may_write(policy, charter, *number),
+            })
+        };
+        charter.blocks.iter().filter_map(view).collect()
+    }
+
+    /// Makes everything that was changed durable: what `fsync` means.
+    pub fn persist(&self) -> Result<(), TreeError> {
+        let Some(tree) = &self.tree else { return Ok(()) };
+        let head = tree.flush()?;
+        let mut inner = self.inner.lock();
+        self.install(&mut inner, &head);
+        self.save(&inner).map_err(TreeError::from)
+    }
+
+    /// Takes a flushed head as the working head, unless a newer one was taken meanwhile.
+    pub fn install(&self, inner: &mut Inner, head: &Head) {
+        if head.generation < inner.generation {
+            return;
+        }
+        inner.generation = head.generation;
+        inner.image = head.image.clone();
+        inner.state.roots = head.roots.clone();
+        inner.state.pending = inner.published != Some(head.generation);
+    }
+
+    /// Writes superblock, tables and state. Durable when it returns.
+    pub fn save(&self, inner: &Inner) -> Result<(), crate::image::StoreError> {
+        let kept = |label: Label, image: &Image| Kept { label: label.encode().into(), image: image.clone() };
+        let mut list = vec![kept(Label::Head, &inner.image)];
+        for version in inner.versions.iter() {
+            let label = Label::Version { reference: version.reference, time: version.time };
+            list.push(kept(label, &version.image));
+        }
+        // Versions are listed newest first and read back in that order: the oldest must come first.
+        list[1..].reverse();
+        for aside in &inner.set_aside {
+            let label = Label::SetAside { block: aside.block, root: aside.root, time: aside.time };
+            list.push(kept(label, &aside.image));
+        }
+        let sealed = self.keys.record.seal_local(LocalKind::State, &inner.state.encode());
+        self.store.commit(&list, &sealed)
+    }
+
+    /// Opens and verifies a version's commit.
+    pub fn open_commit(
+        &self,
+        image: &Image,
+        reference: &crate::record::VersionRef,
+    ) -> Result<Commit, EngineError> {
+        let refused =
+            |why: &str| EngineError::Other(format!("the commit of version {} {why}", reference.infohash));
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        let sealed = ImageSource::new(&self.store, image).bytes(reference.commit.place)?;
+        let plain = keys
+            .open_blob(BlobKind::Commit, &reference.commit.id, &sealed)
+            .map_err(|_| refused("does not open"))?;
+        let commit = Commit::decode(&plain).map_err(|_| refused("is malformed"))?;
+        if !commit.verify(&self.keys.database) {
+            return Err(refused("is not signed by the device that it names"));
+        }
+        Ok(commit)
+    }
+
+    /// Reads the catalogue of a commit: its root and all entries, unverified.
+    pub fn open_catalogue(
+        &self,
+        image: &Image,
+        commit: &Commit,
+    ) -> Result<(Option<Root>, BTreeMap<BlockNumber, Listed>), EngineError> {
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        let root = commit.catalogue.as_ref().map(|(root, place)| Root {
+            level: root.level,
+            id: root.id,
+            place: *place,
+        });
+        let source = ImageSource::new(&self.store, image);
+        let map = Map::new(keys, &source, &self.nodes);
+        let mut entries = BTreeMap::new();
+        let mut cursor = map.range(root.as_ref(), &[]);
+        while let Some(item) = cursor.next()? {
+            let malformed = || EngineError::Other("the catalogue holds a malformed entry".into());
+            let number = item.key.as_ref().try_into().map(u16::from_be_bytes).map_err(|_| malformed())?;
+            let entry = BlockEntry::decode(&item.value).map_err(|_| malformed())?;
+            if entry.number.0 != number || entry.root.is_some() != item.place.is_some() {
+                return Err(malformed());
+            }
+            entries.insert(BlockNumber(number), Listed { entry, place: item.place });
+        }
+        Ok((root, entries))
+    }
+
+    /// The content of all blocks as one id.
+    pub fn content_root(&self) -> Option<Id> {
+        let tree = self.tree.as_ref()?;
+        if tree.flush().is_ok_and(|head| {
+            self.install(&mut self.inner.lock(), &head);
+            true
+        }) {
+            let inner = self.inner.lock();
+            let blocks = inner.state.charter.blocks.keys();
+            let ids = blocks.map(|number| {
+                (*number, inner.state.roots.get(number).copied().flatten().map(|root| root.id))
+            });
+            return Some(crate::record::content_root(ids));
+        }
+        None
+    }
+
+    /// Bytes of changes that no version holds; above 0 from the first on.
+    pub fn pending_bytes(&self) -> u64 {
+        let Some(tree) = &self.tree else { return 0 };
+        let inner = self.inner.lock();
+        let unpublished = inner.published != Some(tree.generation());
+        if !unpublished {
+            return 0;
+        }
+        let newest = inner.versions.iter().next().map_or(0, |version| version.image.live_bytes());
+        (tree.dirty_bytes() + inner.image.live_bytes().abs_diff(newest)).max(1)
+    }
+
+    /// Counts one more.
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The inode of a block's root, for messages.
+    pub fn root_inode(number: BlockNumber) -> Inode {
+        number.root_inode()
+    }
+}
+
+/// A prefix for inode numbers that no valid entry uses.
+fn fresh_prefix(entries: &BTreeMap<BlockNumber, Listed>) -> Result<u32, EngineError> {
+    loop {
+        let prefix = u32::from_le_bytes(random()?);
+        let used = entries.values().any(|listed| listed.entry.inode_prefix == prefix);
+        if prefix != 0 && !used {
+            return Ok(prefix);
+        }
+    }
+}

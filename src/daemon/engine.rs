@@ -1,0 +1,340 @@
+//! An engine from start to end: opens the database, mounts or mirrors it, answers commands on its socket, and leaves
+//! nothing behind but the store.
+
+use super::answers::Stopped;
+use super::commands::{Desk, unknown_request};
+use super::control::{Failure, FailureKind, LINE_BYTES_MAX, Reply, Request};
+use super::core::Core;
+use super::drive::Driver;
+use super::error::EngineError;
+use super::host::EngineHost;
+use super::launch::{Launch, Role};
+use crate::fuse::{MountOptions, Mounted};
+use crate::sync::Input;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+pub use super::core::initialise;
+
+const WORKER_THREADS: usize = 2;
+/// Unpublished changes of a terminated engine are tried for so long; they are kept in any case.
+const PUBLISH_AT_END: Duration = Duration::from_secs(5);
+/// Everything durable that is not synced by a program is made so at least so often.
+const PERSIST_PERIOD: Duration = Duration::from_secs(2);
+const SOCKET_MODE: u32 = 0o600;
+
+/// Runs an engine until it is stopped by command, by signal, or by an unmount. `ready` is called once, when it is
+/// usable or has failed.
+pub fn serve(launch: Launch, ready: impl FnOnce(Result<Value, Failure>)) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
+        match Engine::start(launch).await {
+            Ok(engine) => {
+                ready(Ok(engine.desk.status()));
+                engine.run().await;
+                Ok(())
+            }
+            Err(failure) => {
+                ready(Err(failure.clone()));
+                Err(failure)
+            }
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))
+}
+
+/// A database opened by a command that found no engine running.
+pub struct Local {
+    runtime: Option<tokio::runtime::Runtime>,
+    desk: Arc<Desk>,
+    stop: Arc<Notify>,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Opens a database for one command.
+pub fn local(launch: Launch) -> Result<Local, Failure> {
+    let network = matches!(launch.role, Role::Command { network: true });
+    let runtime = runtime()?;
+    let core = open_core(launch, false)?;
+    let (driver, inputs) = runtime.block_on(Driver::start(core.clone(), network)).map_err(Failure::from)?;
+    let stop = Arc::new(Notify::new());
+    let task = runtime.spawn(driver.clone().run(inputs, stop.clone()));
+    let desk = Arc::new(Desk { core, driver, serving: false, mounted_at: None });
+    Ok(Local { runtime: Some(runtime), desk, stop, task: Some(task) })
+}
+
+impl Local {
+    /// Answers one request.
+    pub fn handle(&self, request: Request) -> Reply {
+        let Some(runtime) = &self.runtime else {
+            return Reply::Failed(Failure::failed("the database is closed"));
+        };
+        runtime.block_on(self.desk.clone().answer(request))
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if let Err(error) = self.desk.core.persist() {
+            tracing::error!(%error, "the last changes are not durable");
+        }
+        self.stop.notify_one();
+        if let (Some(runtime), Some(task)) = (self.runtime.take(), self.task.take()) {
+            let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), task).await });
+            runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+}
+
+fn open_core(launch: Launch, as_admin: bool) -> Result<Arc<Core>, Failure> {
+    let paths = launch
+        .home
+        .prepare(&launch.name)
+        .map_err(|error| Failure::failed(format!("cannot prepare the home of {}: {error}", launch.name)))?;
+    let core = Core::open(launch.name, paths, launch.keyring, launch.options.settle(), as_admin);
+    core.map(Arc::new).map_err(Failure::from)
+}
+
+struct Engine {
+    desk: Arc<Desk>,
+    mounted: Mutex<Option<Arc<Mounted>>>,
+    listener: UnixListener,
+    inputs: Mutex<Option<mpsc::UnboundedReceiver<Input>>>,
+}
+
+/// Why an engine ends.
+enum End {
+    Signal,
+    Unmounted,
+    Asked { publish: Duration, answer: UnixStream },
+}
+
+impl Engine {
+    async fn start(launch: Launch) -> Result<Arc<Engine>, Failure> {
+        let role = launch.role.clone();
+        let as_admin =
+            matches!(&role, Role::Mount { options, .. } if options.iter().any(|option| option == "admin"));
+        if as_admin && launch.keyring.capability.admin_key().is_none() {
+            return Err(Failure::new(
+                FailureKind::Refused,
+                "-o admin needs the admin capability, which this device does not hold",
+            ));
+        }
+        let core = tokio::task::spawn_blocking(move || open_core(launch, as_admin))
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))??;
+        let listener = bind(&core.paths.socket)?;
+        let (driver, inputs) = Driver::start(core.clone(), true).await.map_err(Failure::from)?;
+        let mounted_at = match &role {
+            Role::Mount { directory, .. } => Some(directory.display().to_string()),
+            _ => None,
+        };
+        let desk = Arc::new(Desk { core: core.clone(), driver: driver.clone(), serving: true, mounted_at });
+        let mounted = match role {
+            Role::Mount { directory, options } => {
+                let desk = desk.clone();
+                let mounting = tokio::task::spawn_blocking(move || mount(desk, &directory, &options));
+                Some(mounting.await.map_err(|error| Failure::failed(error.to_string()))??)
+            }
+            _ => None,
+        };
+        if let Some(mounted) = &mounted {
+            let mounted = Arc::downgrade(mounted);
+            driver.set_notifier(Box::new(move |changes| {
+                if let Some(mounted) = mounted.upgrade() {
+                    mounted.notify(changes);
+                }
+            }));
+        }
+        Ok(Arc::new(Engine {
+            desk,
+            mounted: Mutex::new(mounted),
+            listener,
+            inputs: Mutex::new(Some(inputs)),
+        }))
+    }
+
+    async fn run(self: &Arc<Self>) {
+        let Some(inputs) = self.inputs.lock().take() else { return };
+        let stop = Arc::new(Notify::new());
+        let driving = tokio::spawn(self.desk.driver.clone().run(inputs, stop.clone()));
+        let persisting = tokio::spawn(persist_regularly(self.desk.core.clone()));
+        let end = self.wait().await;
+        tracing::info!("ending");
+        let (publish, answer) = match end {
+            End::Signal => {
+                self.unmount(true).await;
+                (PUBLISH_AT_END, None)
+            }
+            End::Unmounted => (PUBLISH_AT_END, None),
+            End::Asked { publish, answer } => (publish, Some(answer)),
+        };
+        persisting.abort();
+        self.persist().await;
+        let published = self.desk.driver.drain(publish).await;
+        self.persist().await;
+        if !published {
+            tracing::warn!(
+                pending = self.desk.core.pending_bytes(),
+                "not everything was published; it is kept for the next start"
+            );
+        }
+        stop.notify_one();
+        let _ = tokio::time::timeout(Duration::from_secs(2), driving).await;
+        let _ = std::fs::remove_file(&self.desk.core.paths.socket);
+        if let Some(answer) = answer {
+            let pending_bytes = if published { 0 } else { self.desk.core.pending_bytes().max(1) };
+            respond(answer, &Reply::Done(json!(Stopped { pending_bytes }))).await;
+        }
+    }
+
+    async fn persist(&self) {
+        let core = self.desk.core.clone();
+        match tokio::task::spawn_blocking(move || core.persist()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last changes are not durable"),
+            Err(error) => tracing::error!(%error, "persisting ended abnormally"),
+        }
+    }
+
+    async fn wait(self: &Arc<Self>) -> End {
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let terminated = async {
+            let (Ok(mut term), Ok(mut interrupt), Ok(mut hangup)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::hangup()),
+            ) else {
+                return std::future::pending().await;
+            };
+            tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {}, _ = hangup.recv() => {} }
+        };
+        let mounted = self.mounted.lock().clone();
+        let unmounted = async move {
+            match mounted {
+                Some(mounted) => _ = tokio::task::spawn_blocking(move || mounted.wait()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let serving = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, _)) => _ = tokio::spawn(self.clone().converse(stream, asked.clone())),
+                    Err(error) => {
+                        tracing::warn!(%error, "control socket");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = terminated => End::Signal,
+            end = asks.recv() => end.unwrap_or(End::Signal),
+            () = unmounted => {
+                // An unmount that was asked for reaches us here too: its asker waits for an answer.
+                tokio::time::timeout(Duration::from_millis(500), asks.recv()).await.ok().flatten().unwrap_or(End::Unmounted)
+            }
+            () = serving => End::Signal,
+        }
+    }
+
+    async fn converse(self: Arc<Self>, stream: UnixStream, asked: mpsc::UnboundedSender<End>) {
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        let mut limited = (&mut reader).take(LINE_BYTES_MAX);
+        if !matches!(limited.read_line(&mut line).await, Ok(count) if count > 0) {
+            return;
+        }
+        let stream = reader.into_inner();
+        let reply = match serde_json::from_str::<Request>(&line) {
+            Ok(Request::Stop { publish_seconds }) => {
+                let publish = Duration::try_from_secs_f64(publish_seconds).unwrap_or(PUBLISH_AT_END);
+                match self.unmount(false).await {
+                    Ok(()) => {
+                        let _ = asked.send(End::Asked { publish, answer: stream });
+                        return;
+                    }
+                    Err(failure) => Reply::Failed(failure),
+                }
+            }
+            Ok(request) => self.desk.clone().answer(request).await,
+            Err(error) => unknown_request(&error),
+        };
+        respond(stream, &reply).await;
+    }
+
+    /// Unmounts; a mount that is in use stays, unless `lazily`.
+    async fn unmount(&self, lazily: bool) -> Result<(), Failure> {
+        let Some(mounted) = self.mounted.lock().clone() else { return Ok(()) };
+        let unmounting = tokio::task::spawn_blocking(move || mounted.unmount(lazily));
+        match unmounting.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::failed(error.to_string())),
+            Err(error) => Err(Failure::failed(error.to_string())),
+        }
+    }
+}
+
+async fn persist_regularly(core: Arc<Core>) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(PERSIST_PERIOD).await;
+        let Some(tree) = &core.tree else { return };
+        let generation = tree.generation();
+        if last == Some(generation) {
+            continue;
+        }
+        let persisting = core.clone();
+        match tokio::task::spawn_blocking(move || persisting.persist()).await {
+            Ok(Ok(())) => last = Some(generation),
+            Ok(Err(error)) => tracing::error!(%error, "changes are not durable"),
+            Err(error) => tracing::error!(%error, "persisting ended abnormally"),
+        }
+    }
+}
+
+async fn respond(mut stream: UnixStream, reply: &Reply) {
+    let Ok(mut line) = serde_json::to_vec(reply) else { return };
+    line.push(b'\n');
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(&line)).await;
+}
+
+fn mount(desk: Arc<Desk>, directory: &Path, options: &[String]) -> Result<Arc<Mounted>, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::failed(super::drive::error_chain(error));
+    let own: Vec<&str> = options.iter().map(String::as_str).filter(|option| *option != "admin").collect();
+    let options =
+        MountOptions::parse(&own).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+    let tree = desk.core.tree.clone().ok_or_else(|| Failure::from(EngineError::Capability("mirror")))?;
+    let host = Arc::new(EngineHost::new(desk));
+    crate::fuse::mount(tree, host, directory, options).map(Arc::new).map_err(|error| failed(&error))
+}
+
+/// Binds the control socket. The store's lock is held: a socket that stands there has nobody behind it.
+fn bind(path: &Path) -> Result<UnixListener, Failure> {
+    let refused = |error: io::Error| Failure::failed(format!("cannot listen on {}: {error}", path.display()));
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(refused)?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(SOCKET_MODE);
+    std::fs::set_permissions(path, mode).map_err(refused)?;
+    Ok(listener)
+}

@@ -1,0 +1,62 @@
+//! What can go wrong on this floor, each with what it happened to.
+
+use super::control::{Failure, FailureKind};
+use crate::image::StoreError;
+use crate::map::MapError;
+use crate::tree::TreeError;
+
+/// A failure of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A map did not open or did not take an edit.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The tree failed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The store's own state does not open.
+    #[error(
+        "the state inside the store {path} does not open with this keyring; restore the store or the keyring from one backup, or join again"
+    )]
+    State {
+        /// The store's file.
+        path: String,
+    },
+    /// The capability does not allow it.
+    #[error(
+        "this device holds a {0} capability, which does not allow that; ask the owner for a link that does"
+    )]
+    Capability(&'static str),
+    /// The policy moved on meanwhile.
+    #[error("the database changed while the policy was made; make it again")]
+    Moved,
+    /// Something the network floor could not do.
+    #[error("{0}")]
+    Network(String),
+    /// Wrong input from the command.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let kind = match &error {
+            EngineError::Capability(_) => FailureKind::Refused,
+            EngineError::Tree(TreeError::ReadOnlyBlock(_)) => FailureKind::Refused,
+            EngineError::State { .. } => FailureKind::WrongKey,
+            EngineError::Moved => FailureKind::Moved,
+            EngineError::Network(_) => FailureKind::Unreachable,
+            EngineError::Usage(_) => FailureKind::Usage,
+            EngineError::Store(_) | EngineError::Map(_) | EngineError::Tree(_) | EngineError::Other(_) => {
+                FailureKind::Failed
+            }
+        };
+        Failure::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,107 @@
+//! What the mount asks of the engine.
+
+use super::commands::Desk;
+use super::core::SetAside;
+use super::history;
+use crate::base::{InfoHash, Inode};
+use crate::fuse::{Host, Provenance, RefusedEntry, VersionEntry};
+use crate::sync::Input;
+use crate::tree::{ReadTree, TreeError};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How many versions `.kilofs/versions` shows.
+const SHOWN_MAX: usize = 5;
+
+/// The engine as its mount sees it.
+pub struct EngineHost {
+    desk: Arc<Desk>,
+    /// Trees that were handed out, so that one version stays one tree.
+    versions: Mutex<HashMap<InfoHash, Arc<dyn ReadTree>>>,
+    refused: Mutex<HashMap<(u16, u32), Arc<dyn ReadTree>>>,
+}
+
+impl EngineHost {
+    /// A host for the mount of `desk`.
+    pub fn new(desk: Arc<Desk>) -> EngineHost {
+        EngineHost { desk, versions: Mutex::default(), refused: Mutex::default() }
+    }
+
+    fn refused_tree(&self, aside: &SetAside) -> Option<Arc<dyn ReadTree>> {
+        let mut trees = self.refused.lock();
+        let key = (aside.block.0, aside.time);
+        if let Some(tree) = trees.get(&key) {
+            return Some(tree.clone());
+        }
+        let tree = history::set_aside_tree(&self.desk.core, aside).ok()?;
+        trees.insert(key, tree.clone());
+        Some(tree)
+    }
+}
+
+impl Host for EngineHost {
+    fn persist(&self) -> Result<(), TreeError> {
+        self.desk.core.persist()
+    }
+
+    fn mutated(&self) {
+        self.desk.driver.tell(Input::Changed);
+    }
+
+    fn status(&self) -> String {
+        serde_json::to_string_pretty(&self.desk.status()).unwrap_or_default() + "\n"
+    }
+
+    fn conflicts(&self) -> String {
+        let Some(tree) = &self.desk.core.tree else { return String::new() };
+        let conflicts = super::conflicts::existing_conflicts(&mut self.desk.core.inner(), tree);
+        conflicts.iter().map(|conflict| format!("{}\t{}\n", conflict.device, conflict.path)).collect()
+    }
+
+    fn versions(&self) -> Vec<VersionEntry> {
+        let listed = history::listed(&self.desk.core);
+        let mut trees = self.versions.lock();
+        trees.retain(|infohash, _| listed.iter().any(|version| version.reference.infohash == *infohash));
+        let mut entries = Vec::new();
+        for (index, version) in (1..).zip(listed.iter().take(SHOWN_MAX)) {
+            let infohash = version.reference.infohash;
+            if !trees.contains_key(&infohash)
+                && let Ok(tree) = history::version_tree(&self.desk.core, version)
+            {
+                trees.insert(infohash, tree);
+            }
+            entries.push(VersionEntry { index, tree: trees.get(&infohash).cloned() });
+        }
+        entries
+    }
+
+    fn refused(&self) -> Vec<RefusedEntry> {
+        // Of several edits of one block that were set aside, the newest is shown here.
+        let mut newest: HashMap<u16, SetAside> = HashMap::new();
+        for aside in &self.desk.core.inner().set_aside {
+            newest.insert(aside.block.0, aside.clone());
+        }
+        let entry = |aside: &SetAside| {
+            Some(RefusedEntry {
+                block: aside.block,
+                root: aside.block.root_inode(),
+                tree: self.refused_tree(aside)?,
+            })
+        };
+        newest.values().filter_map(entry).collect()
+    }
+
+    fn provenance(&self, inode: Inode) -> Option<Provenance> {
+        let block = self.desk.core.tree.as_ref()?.block_of(inode)?;
+        let inner = self.desk.core.inner();
+        let mode = inner.state.policy.modes.get(usize::from(block.0)).map_or("rw".into(), ToString::to_string);
+        let author = inner.entries.get(&block).map(|listed| listed.entry.signer.to_string());
+        Some(Provenance {
+            block,
+            mode,
+            version: inner.state.head.map(|head| head.infohash.to_string()).unwrap_or_default(),
+            author: author.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! What a running engine holds of the keyring: the device key, the read secret, the database seed. Never the
+//! passphrase, and the admin seed only where a mount was asked to write as admin.
+
+use crate::base::{BlockNumber, DatabaseId, PublicKey};
+use crate::crypt::keyring::Keyring;
+use crate::crypt::keys::{AdminKey, DatabaseKey, DeviceKey};
+use crate::crypt::link::Kind;
+use crate::crypt::record_key::RecordKey;
+use crate::crypt::seal::SealKeys;
+use crate::crypt::secret::Secret;
+use crate::record::BlockCharter;
+
+/// The keys of one database in one engine.
+pub struct Keys {
+    /// The database.
+    pub database: DatabaseId,
+    /// Who signs policies.
+    pub admin_public: PublicKey,
+    /// Under which key the record lies.
+    pub database_public: PublicKey,
+    /// Opens and seals the record.
+    pub record: RecordKey,
+    /// Opens and seals catalogue, charter and commits; absent at a mirror.
+    pub catalogue: Option<SealKeys>,
+    /// Signs the record; absent where the capability is `read` or `mirror`.
+    pub database_key: Option<DatabaseKey>,
+    /// Signs commits and entries.
+    pub device: DeviceKey,
+    /// Signs entries of read-only blocks.
+    pub admin: Option<AdminKey>,
+    /// The strongest capability of the keyring.
+    pub kind: Kind,
+    /// No record below these is accepted: the link said so when it was made.
+    pub floor: (u32, i64),
+    read_secret: Option<Secret>,
+}
+
+impl Keys {
+    /// Takes what an engine needs and drops the rest.
+    pub fn take(keyring: Keyring, as_admin: bool) -> Keys {
+        let Keyring { capability, device, .. } = keyring;
+        let database = capability.database_id();
+        let read_secret = capability.read_secret.clone();
+        Keys {
+            database,
+            admin_public: capability.admin_public,
+            database_public: capability.database_public,
+            catalogue: read_secret.as_ref().map(|secret| SealKeys::catalogue(secret, database)),
+            database_key: capability.database_key(),
+            device,
+            admin: if as_admin { capability.admin_key() } else { None },
+            kind: capability.kind(),
+            floor: (capability.policy_counter, capability.seq),
+            record: capability.record_key,
+            read_secret,
+        }
+    }
+
+    /// The keys of a block, where this device can read.
+    pub fn block(&self, number: BlockNumber, block: &BlockCharter) -> Option<SealKeys> {
+        let secret = self.read_secret.as_ref()?;
+        Some(SealKeys::for_block(secret, self.database, number, &block.birth, block.epoch))
+    }
+
+    /// Whether this device may publish.
+    pub fn publishes(&self) -> bool {
+        self.database_key.is_some()
+    }
+}

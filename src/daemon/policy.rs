@@ -1,0 +1,179 @@
+//! A newer policy comes into force: write access changes at once, local edits that it forbids are set aside.
+
+use super::control::{Ground, GroundBlock};
+use super::core::{Core, Inner, SetAside, charter_id, now_seconds};
+use super::error::EngineError;
+use super::graft::graft;
+use super::status::RefusalStatus;
+use crate::base::BlockNumber;
+use crate::record::{Charter, Policy};
+use crate::tree::{Changes, Head, Stale};
+use data_encoding::HEXLOWER;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const RETRIES_MAX: usize = 20;
+
+impl Core {
+    /// What an admin makes the next policy from.
+    pub fn ground(&self) -> Result<Ground, EngineError> {
+        let _work = self.work.lock();
+        let head = self.tree()?.flush()?;
+        let mut inner = self.inner();
+        self.install(&mut inner, &head);
+        self.ground_of(&inner, &head)
+    }
+
+    fn ground_of(&self, inner: &Inner, head: &Head) -> Result<Ground, EngineError> {
+        let entries = self.next_entries(inner, head)?;
+        let blocks = entries.iter().map(|(number, listed)| GroundBlock {
+            number: number.0,
+            counter: listed.entry.counter,
+            root: listed.entry.root.as_ref().map(|root| root.id.to_string()),
+        });
+        Ok(Ground {
+            policy_hex: HEXLOWER.encode(&inner.state.policy.encode()),
+            charter_hex: HEXLOWER.encode(&inner.state.charter.encode()),
+            blocks: blocks.collect(),
+        })
+    }
+
+    /// Takes a policy that this device's admin signed, if nothing moved since its ground was asked for.
+    pub fn enact_own(
+        &self,
+        policy: Policy,
+        charter: Charter,
+        ground: &Ground,
+    ) -> Result<Changes, EngineError> {
+        let _work = self.work.lock();
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        let signed = policy.verify(&self.keys.database, &self.keys.admin_public);
+        if !signed || policy.charter != charter_id(keys, &charter) {
+            return Err(EngineError::Usage("the policy is not signed by this database's admin key".into()));
+        }
+        let head = self.tree()?.flush()?;
+        {
+            let mut inner = self.inner();
+            self.install(&mut inner, &head);
+            if !policy.supersedes(&inner.state.policy) || self.ground_of(&inner, &head)? != *ground {
+                return Err(EngineError::Moved);
+            }
+        }
+        self.enact(policy, charter)
+    }
+
+    /// Brings a verified policy with its charter into force. The caller holds `work`.
+    pub fn enact(&self, policy: Policy, charter: Charter) -> Result<Changes, EngineError> {
+        for _ in 0..RETRIES_MAX {
+            if let Some(changes) = self.try_enact(&policy, &charter)? {
+                tracing::info!(counter = policy.counter, blocks = charter.blocks.len(), "policy in force");
+                return Ok(changes);
+            }
+        }
+        Err(EngineError::Moved)
+    }
+
+    fn try_enact(&self, policy: &Policy, charter: &Charter) -> Result<Option<Changes>, EngineError> {
+        let tree = self.tree()?;
+        let head = tree.flush()?;
+        let mut inner = self.inner();
+        self.install(&mut inner, &head);
+        let upcoming = self.next_entries(&inner, &head)?;
+        let mut entries = inner.entries.clone();
+        let mut roots = BTreeMap::new();
+        let mut aside = Vec::new();
+        let draft = Arc::new(self.store.draft(&head.image)?);
+        for (number, block) in &charter.blocks {
+            let same_life =
+                inner.state.charter.blocks.get(number).is_some_and(|known| known.birth == block.birth);
+            let root = head.roots.get(number).copied().flatten().filter(|_| same_life);
+            if !same_life {
+                entries.remove(number);
+            }
+            let edited = same_life
+                && upcoming.get(number).map(|l| &l.entry) != inner.entries.get(number).map(|l| &l.entry);
+            if !edited || self.may_write(policy, charter, *number) {
+                roots.insert(*number, root);
+                continue;
+            }
+            let next = upcoming.get(number);
+            let is_floor = next.is_some_and(|listed| {
+                let id = listed.entry.root.as_ref().map(|root| root.id);
+                (listed.entry.counter, id) == (block.floor.counter, block.floor.root)
+            });
+            if is_floor && let Some(listed) = next {
+                entries.insert(*number, listed.clone());
+                roots.insert(*number, root);
+                continue;
+            }
+            aside.push((*number, root));
+            roots.insert(*number, self.published_root(&inner, *number, block, &draft)?);
+        }
+        entries.retain(|number, _| charter.blocks.contains_key(number));
+        let views = self.views(policy, charter, &roots);
+        let next = Head {
+            image: draft.snapshot()?,
+            roots,
+            generation: head.generation,
+            changed: Default::default(),
+        };
+        drop(draft);
+        drop(inner);
+        let changes = match tree.adopt(head.generation, next, views) {
+            Ok(changes) => changes,
+            Err(Stale) => return Ok(None),
+        };
+        let now = tree.flush()?;
+        let mut inner = self.inner();
+        inner.state.policy = policy.clone();
+        inner.state.charter = charter.clone();
+        inner.entries = entries;
+        for (block, root) in aside {
+            self.set_aside(&mut inner, charter, &head, block, root);
+        }
+        inner.published = None;
+        self.install(&mut inner, &now);
+        self.save(&inner)?;
+        Ok(Some(changes))
+    }
+
+    /// The state of a block that the entry in force names, carried into the draft.
+    fn published_root(
+        &self,
+        inner: &Inner,
+        number: BlockNumber,
+        block: &crate::record::BlockCharter,
+        draft: &Arc<crate::image::Draft>,
+    ) -> Result<Option<crate::map::Root>, EngineError> {
+        let root = inner.entries.get(&number).and_then(|listed| listed.root());
+        let version = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
+        let keys = self.keys.block(number, block);
+        match (root, version, keys, &self.tree) {
+            (Some(root), Some(version), Some(keys), Some(tree)) => {
+                graft(&self.store, &keys, tree.node_cache(), &version.image, root, draft).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn set_aside(
+        &self,
+        inner: &mut Inner,
+        charter: &Charter,
+        head: &Head,
+        block: BlockNumber,
+        root: Option<crate::map::Root>,
+    ) {
+        let path = charter.blocks.get(&block).map(|block| String::from_utf8_lossy(&block.path).into_owned());
+        let path = format!("/{}", path.unwrap_or_default());
+        tracing::warn!(block = block.0, %path, "a newer policy forbids local edits: set aside under .kilofs/refused");
+        inner.set_aside.push(SetAside { block, root, time: now_seconds(), image: head.image.clone() });
+        inner.state.refusals.insert(RefusalStatus {
+            block: block.0,
+            path,
+            kind: "local".into(),
+            signer: None,
+            reason: format!("the policy no longer lets this device write here; its edits are under .kilofs/refused/{block}"),
+        });
+    }
+}

@@ -1,0 +1,331 @@
+//! Makes a version of the working head: entries signed, catalogue and commit sealed, dirty pieces hashed, all of it
+//! durable. Telling others is the driver's.
+
+use super::core::{Core, Inner, Listed, charter_id, now_seconds};
+use super::error::EngineError;
+use super::versions::Version;
+use crate::base::{BlockNumber, Id, Locator, PieceHashes, PieceLength, Place};
+use crate::crypt::seal::{BlobKind, SealKeys};
+use crate::image::{Draft, Image, Stream, hash_pieces};
+use crate::map::{Edit, Map, Root};
+use crate::record::{BlockEntry, Commit, RootRef, VersionRef};
+use crate::torrent::Metainfo;
+use crate::tree::{DraftSource, Head};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const PARENTS_MAX: usize = 2;
+
+/// A version that stands in the store and is ready to be seeded.
+pub struct Made {
+    /// Its torrent and commit.
+    pub reference: VersionRef,
+    /// Its metainfo.
+    pub metainfo: Metainfo,
+    /// Its bytes.
+    pub image: Image,
+}
+
+impl Core {
+    /// Publishes the working head. None where the record's newest version holds it already.
+    pub fn publish(&self) -> Result<Option<Made>, EngineError> {
+        let _work = self.work.lock();
+        let tree = self.tree()?;
+        if !self.keys.publishes() {
+            return Err(EngineError::Capability("read"));
+        }
+        let head = tree.flush()?;
+        let mut inner = self.inner();
+        self.install(&mut inner, &head);
+        if inner.state.policy.counter == 0 {
+            return Err(EngineError::Other("no signed policy is known yet".into()));
+        }
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        let charter = charter_id(keys, &inner.state.charter);
+        let entries = self.next_entries(&inner, &head)?;
+        let policy_told = inner.heads.first().is_some_and(|(_, commit)| {
+            commit.policy_counter == inner.state.policy.counter && commit.charter.id == charter
+        });
+        let told: BTreeMap<_, _> = self.told_entries(&inner)?;
+        if !inner.heads.is_empty() && policy_told && same_content(&entries, &told) {
+            inner.published = Some(head.generation);
+            inner.state.pending = false;
+            return Ok(None);
+        }
+        let (image, commit, locator, catalogue) = self.seal_version(&inner, &head, &entries, &told)?;
+        let (image, metainfo) = self.hash_version(&inner, image)?;
+        let reference = VersionRef { infohash: metainfo.infohash(), commit: locator };
+        let commit = Arc::new(commit);
+        inner.state.counter_reserved += 1;
+        inner.state.lamport = commit.lamport;
+        inner.state.head = Some(reference);
+        inner.heads = vec![(locator.id, commit.clone())];
+        inner.catalogue = catalogue;
+        inner.entries = entries;
+        inner.published = Some(head.generation);
+        inner.state.pending = tree.generation() != head.generation;
+        self.keep(
+            &mut inner,
+            Version { reference, time: now_seconds(), image: image.clone(), commit: Some(commit) },
+        );
+        self.cache.remember(&reference.infohash, &metainfo);
+        self.save(&inner)?;
+        Core::count(&self.done.published);
+        Ok(Some(Made { reference, metainfo, image }))
+    }
+
+    /// Adds a version to the kept ones and lets go what is no longer of use.
+    pub fn keep(&self, inner: &mut Inner, version: Version) {
+        inner.versions.add(version);
+        let mut named: Vec<_> = self.named_versions(inner).iter().map(|version| version.infohash).collect();
+        named.extend(inner.state.head.map(|head| head.infohash));
+        let device = self.keys.device.public();
+        let others =
+            |version: &Version| version.commit.as_ref().is_some_and(|commit| commit.device != device);
+        inner.versions.trim(&named, now_seconds(), others);
+        let kept: Vec<_> = inner.versions.iter().map(|version| version.reference.infohash).collect();
+        self.cache.retain(&kept);
+    }
+
+    /// The versions of the highest accepted record.
+    pub fn named_versions(&self, inner: &Inner) -> Vec<VersionRef> {
+        let Some(item) = &inner.state.accepted else { return Vec::new() };
+        crate::record::Record::decode(&self.keys.record, &item.value)
+            .map_or(Vec::new(), |record| record.versions)
+    }
+
+    /// The entry of each block as the next version has to carry it: the one in force where the content is the same,
+    /// a newly signed one where this device changed it.
+    pub fn next_entries(
+        &self,
+        inner: &Inner,
+        head: &Head,
+    ) -> Result<BTreeMap<BlockNumber, Listed>, EngineError> {
+        let (policy, charter) = (&inner.state.policy, &inner.state.charter);
+        let mut entries = BTreeMap::new();
+        for (number, block) in &charter.blocks {
+            let root = head.roots.get(number).copied().flatten();
+            let known = inner.entries.get(number).filter(|listed| listed.entry.birth == block.birth);
+            let id = root.map(|root| root.id);
+            let known_id = known.and_then(|listed| listed.root()).map(|root| root.id);
+            if known.is_some() && id == known_id || known.is_none() && id.is_none() {
+                if let Some(listed) = known {
+                    entries.insert(
+                        *number,
+                        Listed { entry: listed.entry.clone(), place: root.map(|root| root.place) },
+                    );
+                }
+                continue;
+            }
+            if !self.may_write(policy, charter, *number) {
+                // What stands in the tree was there before the policy changed; it is set aside elsewhere.
+                if let Some(listed) = known {
+                    entries.insert(*number, listed.clone());
+                }
+                continue;
+            }
+            let keys = self.keys.block(*number, block).ok_or(EngineError::Capability("mirror"))?;
+            let counter = known.map_or(0, |listed| listed.entry.counter).max(block.floor.counter) + 1;
+            let entry = BlockEntry {
+                number: *number,
+                birth: block.birth,
+                epoch: block.epoch,
+                counter,
+                parents: known_id.into_iter().collect(),
+                root: root.map(|root| RootRef { level: root.level, id: root.id }),
+                commitment: keys.commitment(),
+                inode_prefix: self.tree()?.inode_prefix(),
+                signer: self.keys.device.public(),
+                signature: crate::base::Signature([0; 64]),
+            };
+            let entry = self.sign_entry(entry, policy.modes.get(usize::from(number.0)).copied());
+            entries.insert(*number, Listed { entry, place: root.map(|root| root.place) });
+        }
+        Ok(entries)
+    }
+
+    /// Signs with the device key, or, in a read-only block, with the admin key if this engine holds it.
+    fn sign_entry(&self, entry: BlockEntry, mode: Option<crate::record::Mode>) -> BlockEntry {
+        match (&self.keys.admin, mode) {
+            (Some(admin), Some(crate::record::Mode::ReadOnly)) => {
+                entry.signed_by_admin(&self.keys.database, admin)
+            }
+            _ => entry.signed(&self.keys.database, &self.keys.device),
+        }
+    }
+
+    /// The entries of the head version's catalogue as they were published, refused ones among them.
+    fn told_entries(&self, inner: &Inner) -> Result<BTreeMap<BlockNumber, Listed>, EngineError> {
+        let Some(head) = inner.state.head.and_then(|head| inner.versions.get(&head.infohash)) else {
+            return Ok(BTreeMap::new());
+        };
+        let Some(commit) = &head.commit else { return Ok(BTreeMap::new()) };
+        Ok(self.open_catalogue(&head.image, commit)?.1)
+    }
+
+    /// Seals catalogue, charter and commit behind what the tree has already sealed.
+    fn seal_version(
+        &self,
+        inner: &Inner,
+        head: &Head,
+        entries: &BTreeMap<BlockNumber, Listed>,
+        told: &BTreeMap<BlockNumber, Listed>,
+    ) -> Result<(Image, Commit, Locator, Option<Root>), EngineError> {
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        let draft = self.tree()?.draft();
+        let catalogue = self.seal_catalogue(keys, &draft, inner.catalogue, entries, told)?;
+        let previous = inner.heads.first().map(|(_, commit)| commit.clone());
+        let charter = self.seal_charter(keys, &draft, inner, previous.as_deref())?;
+        let mut vector = BTreeMap::new();
+        for (id, commit) in &inner.heads {
+            merge_vector(&mut vector, &commit.vector);
+            merge_vector(&mut vector, &BTreeMap::from([(commit.session, (commit.counter, *id))]));
+        }
+        let lamport = inner.heads.iter().map(|(_, commit)| commit.lamport).max().unwrap_or(0);
+        let commit = Commit {
+            catalogue: catalogue.map(|root| (RootRef { level: root.level, id: root.id }, root.place)),
+            charter,
+            policy_counter: inner.state.policy.counter,
+            parents: inner.heads.iter().take(PARENTS_MAX).map(|(id, _)| *id).collect(),
+            vector,
+            lamport: lamport.max(inner.state.lamport) + 1,
+            time: i64::from(now_seconds()),
+            device: self.keys.device.public(),
+            session: inner.state.session,
+            counter: inner.state.counter_reserved,
+            signature: crate::base::Signature([0; 64]),
+        }
+        .signed(&self.keys.database, &self.keys.device);
+        if let Some(old) = inner.state.head
+            && inner
+                .versions
+                .get(&old.infohash)
+                .is_some_and(|version| same_bytes(&version.image, &head.image, old.commit.place))
+        {
+            draft.free(old.commit.place);
+        }
+        let mut sealed = Vec::new();
+        let id = keys.seal_blob(BlobKind::Commit, &commit.encode(), &mut sealed);
+        let place = draft.append(Stream::Fresh, &sealed)?;
+        Ok((draft.snapshot()?, commit, Locator { place, id }, catalogue))
+    }
+
+    /// Applies the entries to the catalogue that the head version has.
+    fn seal_catalogue(
+        &self,
+        keys: &SealKeys,
+        draft: &Arc<Draft>,
+        root: Option<Root>,
+        entries: &BTreeMap<BlockNumber, Listed>,
+        told: &BTreeMap<BlockNumber, Listed>,
+    ) -> Result<Option<Root>, EngineError> {
+        let mut changes: BTreeMap<BlockNumber, Option<&Listed>> = BTreeMap::new();
+        changes
+            .extend(told.keys().filter(|number| !entries.contains_key(number)).map(|number| (*number, None)));
+        let moved = entries.iter().filter(|(number, listed)| told.get(number) != Some(listed));
+        changes.extend(moved.map(|(number, listed)| (*number, Some(listed))));
+        let edits: Vec<Edit> = changes
+            .into_iter()
+            .map(|(number, listed)| Edit {
+                key: number.0.to_be_bytes().into(),
+                change: listed.map(|listed| (listed.entry.encode().into(), listed.place)),
+            })
+            .collect();
+        let mut source = DraftSource::new(draft.clone(), Stream::Fresh);
+        let reader = DraftSource::new(draft.clone(), Stream::Fresh);
+        let map = Map::new(keys, &reader, &self.nodes);
+        let root = map.apply(root, &edits, &mut source)?;
+        // The catalogue is small: its nodes leave a region as soon as little else is alive in it.
+        let sparse = |place: Place| draft.is_sparse(place);
+        let mut moving = source;
+        match root {
+            Some(root) => Ok(Some(map.relocate(root, &sparse, &mut moving)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The charter's place: where the previous commit has it, or a new one.
+    fn seal_charter(
+        &self,
+        keys: &SealKeys,
+        draft: &Arc<Draft>,
+        inner: &Inner,
+        previous: Option<&Commit>,
+    ) -> Result<Locator, EngineError> {
+        let plain = inner.state.charter.encode();
+        let mut sealed = Vec::new();
+        let id = keys.seal_blob(BlobKind::Charter, &plain, &mut sealed);
+        if let Some(commit) = previous {
+            if commit.charter.id == id && !draft.is_sparse(commit.charter.place) {
+                return Ok(commit.charter);
+            }
+            draft.free(commit.charter.place);
+        }
+        Ok(Locator { place: draft.append(Stream::Fresh, &sealed)?, id })
+    }
+
+    /// Hashes what changed since the nearest version that is kept.
+    fn hash_version(&self, inner: &Inner, image: Image) -> Result<(Image, Metainfo), EngineError> {
+        let base = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
+        let known = match base {
+            Some(version) => Some((version, self.hashes_of(version)?)),
+            None => None,
+        };
+        let bytes = image.bytes();
+        let length = match &known {
+            Some((_, hashes)) => hashes.length.adapted_to(bytes),
+            None => PieceLength::for_image(bytes),
+        };
+        let base = known.as_ref().map(|(version, hashes)| (&version.image, hashes));
+        let hashes = hash_pieces(&self.store, &image, length, base, &self.hashing)?;
+        Ok((image, Metainfo { hashes }))
+    }
+
+    /// The piece hashes of a kept version: from the cache, or computed anew if the cache lost them.
+    pub fn hashes_of(&self, version: &Version) -> Result<PieceHashes, EngineError> {
+        let infohash = version.reference.infohash;
+        if let Some(hashes) = self.cache.hashes(&infohash) {
+            return Ok(hashes);
+        }
+        let ideal = PieceLength::for_image(version.image.bytes()).log2();
+        for log2 in [ideal, ideal.saturating_sub(1), ideal + 1] {
+            let Some(length) = PieceLength::from_log2(log2) else { continue };
+            let hashes = hash_pieces(&self.store, &version.image, length, None, &self.hashing)?;
+            let metainfo = Metainfo { hashes };
+            if metainfo.infohash() == infohash {
+                self.cache.remember(&infohash, &metainfo);
+                return Ok(metainfo.hashes);
+            }
+        }
+        Err(EngineError::Other(format!(
+            "version {infohash} in {} does not hash to its own name: run `kilofs fsck {}`",
+            self.paths.store.display(),
+            self.name
+        )))
+    }
+}
+
+/// Takes the higher counter of each session.
+pub fn merge_vector(
+    into: &mut BTreeMap<crate::base::SessionId, (u64, Id)>,
+    from: &BTreeMap<crate::base::SessionId, (u64, Id)>,
+) {
+    for (session, known) in from {
+        let slot = into.entry(*session).or_insert(*known);
+        if known.0 > slot.0 {
+            *slot = *known;
+        }
+    }
+}
+
+fn same_content(one: &BTreeMap<BlockNumber, Listed>, other: &BTreeMap<BlockNumber, Listed>) -> bool {
+    one.len() == other.len()
+        && one
+            .iter()
+            .all(|(number, listed)| other.get(number).is_some_and(|known| known.entry == listed.entry))
+}
+
+/// Whether a place shows the same bytes in both images because they share its slot.
+pub fn same_bytes(one: &Image, other: &Image, place: Place) -> bool {
+    one.shares(other, place)
+}

@@ -1,0 +1,110 @@
+//! Puts the status of an engine together.
+
+use super::conflicts::existing_conflicts;
+use super::core::Core;
+use super::drive::Driver;
+use super::status::{BlockStatus, Counters, Status, TransferStatus, VersionStatus};
+use crate::crypt::link::Kind;
+use std::sync::atomic::Ordering;
+
+/// A record that nobody confirmed for so long may be an old one that somebody holds in front of us.
+const STALE_SECONDS: f64 = 86_400.0;
+
+/// What a capability is called.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Mirror => "mirror",
+        Kind::Read => "read",
+        Kind::Write => "write",
+        Kind::Admin => "admin",
+    }
+}
+
+/// The status of a database; `driver` is absent where no network runs, `mounted_at` where it is not mounted.
+pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: Option<String>) -> Status {
+    let root = core.content_root().map(|id| id.to_string());
+    let pending_bytes = core.pending_bytes();
+    let (fetched_bytes, sent_bytes) =
+        driver.map_or_else(|| (core.cache.meter("fetched"), core.cache.meter("sent")), Driver::meters);
+    let mut inner = core.inner();
+    let conflicts = match &core.tree {
+        Some(tree) => existing_conflicts(&mut inner, tree),
+        None => Vec::new(),
+    };
+    let state = &inner.state;
+    let named = core.named_versions(&inner);
+    let listed = if named.is_empty() { state.head.into_iter().collect() } else { named };
+    let versions = listed.iter().map(|version| VersionStatus {
+        infohash: version.infohash.to_string(),
+        complete: inner.versions.get(&version.infohash).is_some(),
+        peers: driver.map_or(0, |driver| driver.peers_of(version.infohash)),
+    });
+    let blocks =
+        state.charter.blocks.iter().filter(|_| core.tree.is_some()).map(|(number, block)| BlockStatus {
+            number: number.0,
+            path: format!("/{}", String::from_utf8_lossy(&block.path)),
+            mode: state.policy.modes.get(usize::from(number.0)).map_or("rw".into(), ToString::to_string),
+            owner: block.owner.map(|owner| owner.to_string()),
+            writable: core.may_write(&state.policy, &state.charter, *number),
+        });
+    let published = pending_bytes == 0 && state.head.is_some() && driver.is_none_or(Driver::published_all);
+    let confirmed_seconds_ago = driver.and_then(Driver::confirmed_seconds_ago);
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    Status {
+        name: core.name.to_string(),
+        database: core.keys.database.to_string(),
+        pid: serving.then(std::process::id),
+        socket: serving.then(|| core.paths.socket.display().to_string()),
+        listen: driver.and_then(Driver::listen).map(|address| address.to_string()),
+        key: core.keys.database_public.to_string(),
+        capability: kind_name(core.keys.kind).into(),
+        device: core.keys.device.public().to_string(),
+        seq: state.accepted.as_ref().map(|item| item.seq),
+        confirmed_seconds_ago,
+        pending_bytes: if published { 0 } else { pending_bytes },
+        published,
+        root,
+        versions: versions.collect(),
+        peers: driver.map_or(0, Driver::peers),
+        blocks: blocks.collect(),
+        conflicts,
+        refused: state.refusals.iter().cloned().collect(),
+        image_bytes: inner.image.bytes(),
+        live_bytes: inner.image.live_bytes(),
+        fetched_bytes,
+        sent_bytes,
+        mounted_at,
+        transfers: driver.map_or(Vec::new(), transfers),
+        warnings: warnings(confirmed_seconds_ago, driver, serving),
+        counters: Counters {
+            pieces_hashed: load(&core.hashing.pieces_hashed),
+            bytes_hashed: load(&core.hashing.bytes_hashed),
+            published: load(&core.done.published),
+            adopted: load(&core.done.adopted),
+            merged: load(&core.done.merged),
+        },
+    }
+}
+
+fn transfers(driver: &Driver) -> Vec<TransferStatus> {
+    let transfer = |(infohash, total_bytes, missing): (crate::base::InfoHash, u64, u64)| TransferStatus {
+        infohash: infohash.to_string(),
+        total_bytes,
+        done_bytes: total_bytes.saturating_sub(missing),
+    };
+    driver.transfers().into_iter().map(transfer).collect()
+}
+
+fn warnings(confirmed: Option<f64>, driver: Option<&Driver>, serving: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if serving && driver.is_some_and(|driver| driver.listen().is_none()) {
+        warnings.push(
+            "offline: changes are kept and published when the engine is started without --offline".into(),
+        );
+    } else if confirmed.is_some_and(|seconds| seconds > STALE_SECONDS) {
+        warnings.push(
+            "the DHT has not confirmed this state for more than a day: what is shown may be old".into(),
+        );
+    }
+    warnings
+}

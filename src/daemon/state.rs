@@ -1,0 +1,139 @@
+//! What a device knows besides the images: sealed, inside the store, replaced with every commit of the store.
+
+use super::label::{get_root, put_root};
+use super::status::{ConflictStatus, RefusalStatus};
+use crate::base::{BlockNumber, Malformed, PublicKey, Reader, SessionId, Signature, Writer};
+use crate::map::Root;
+use crate::record::{Charter, Policy, RECORD_BYTES, SignedItem, VersionRef};
+use std::collections::{BTreeMap, BTreeSet};
+
+const FORMAT: u8 = 1;
+const BLOCKS_MAX: usize = 1 << 12;
+const LIST_MAX: usize = 1 << 14;
+const TEXT_BYTES_MAX: usize = 1 << 16;
+const POLICY_BYTES_MAX: usize = 1 << 12;
+const CHARTER_BYTES_MAX: usize = 1 << 20;
+
+/// The device's own state of one database.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// This incarnation of the store, in version vectors.
+    pub session: SessionId,
+    /// Commit counters below this one are used or given up: reserved ahead, so that a power cut never reuses one.
+    pub counter_reserved: u64,
+    /// The highest Lamport counter seen.
+    pub lamport: u64,
+    /// The highest record accepted, as it was signed.
+    pub accepted: Option<SignedItem>,
+    /// The highest policy seen whose charter is known.
+    pub policy: Policy,
+    /// The charter that it names.
+    pub charter: Charter,
+    /// The version that the working head stands on.
+    pub head: Option<VersionRef>,
+    /// The roots of the working head.
+    pub roots: BTreeMap<BlockNumber, Option<Root>>,
+    /// The working head holds changes that no version names.
+    pub pending: bool,
+    /// Conflict copies seen.
+    pub conflicts: BTreeSet<ConflictStatus>,
+    /// Refusals seen.
+    pub refusals: BTreeSet<RefusalStatus>,
+}
+
+impl State {
+    /// The state's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(FORMAT).raw(&self.session.0).u64(self.counter_reserved).u64(self.lamport);
+        match &self.accepted {
+            None => _ = writer.u8(0),
+            Some(item) => {
+                writer.u8(1).raw(&item.key.0).u64(item.seq as u64).bytes(&item.value).raw(&item.signature.0);
+            }
+        }
+        writer.bytes(&self.policy.encode()).bytes(&self.charter.encode());
+        match &self.head {
+            None => _ = writer.u8(0),
+            Some(head) => _ = writer.u8(1).raw(&head.infohash.0).locator(&head.commit),
+        }
+        writer.varint(self.roots.len() as u64);
+        for (number, root) in &self.roots {
+            writer.u16(number.0);
+            put_root(&mut writer, root.as_ref());
+        }
+        writer.u8(u8::from(self.pending));
+        let list = |items: Vec<Vec<u8>>| {
+            let mut writer = Writer::new();
+            writer.varint(items.len() as u64);
+            for item in items {
+                writer.bytes(&item);
+            }
+            writer.0
+        };
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("plain strings serialise");
+        writer
+            .raw(&list(self.conflicts.iter().take(LIST_MAX).map(|c| json(serde_json::to_vec(c))).collect()));
+        writer.raw(&list(self.refusals.iter().take(LIST_MAX).map(|r| json(serde_json::to_vec(r))).collect()));
+        writer.0
+    }
+
+    /// Reads a state's bytes.
+    pub fn decode(bytes: &[u8]) -> Result<State, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != FORMAT {
+            return Err(Malformed);
+        }
+        let session = SessionId(reader.array()?);
+        let (counter_reserved, lamport) = (reader.u64()?, reader.u64()?);
+        let accepted = match reader.u8()? {
+            0 => None,
+            _ => Some(SignedItem {
+                key: PublicKey(reader.array()?),
+                seq: reader.u64()? as i64,
+                value: reader.bytes(RECORD_BYTES)?.to_vec(),
+                signature: Signature(reader.array()?),
+            }),
+        };
+        let policy = Policy::decode(reader.bytes(POLICY_BYTES_MAX)?).map_err(|_| Malformed)?;
+        let charter = Charter::decode(reader.bytes(CHARTER_BYTES_MAX)?).map_err(|_| Malformed)?;
+        let head = match reader.u8()? {
+            0 => None,
+            _ => Some(VersionRef {
+                infohash: crate::base::InfoHash(reader.array()?),
+                commit: reader.locator()?,
+            }),
+        };
+        let mut roots = BTreeMap::new();
+        for _ in 0..reader.bounded(BLOCKS_MAX)? {
+            let number = BlockNumber(reader.u16()?);
+            roots.insert(number, get_root(&mut reader)?);
+        }
+        let pending = reader.u8()? != 0;
+        let conflicts = read_list(&mut reader)?;
+        let refusals = read_list(&mut reader)?;
+        reader.end()?;
+        Ok(State {
+            session,
+            counter_reserved,
+            lamport,
+            accepted,
+            policy,
+            charter,
+            head,
+            roots,
+            pending,
+            conflicts,
+            refusals,
+        })
+    }
+}
+
+fn read_list<T: serde::de::DeserializeOwned + Ord>(reader: &mut Reader) -> Result<BTreeSet<T>, Malformed> {
+    let count = reader.bounded(LIST_MAX)?;
+    let item = |reader: &mut Reader| {
+        let bytes = reader.bytes(TEXT_BYTES_MAX)?;
+        serde_json::from_slice(bytes).map_err(|_| Malformed)
+    };
+    (0..count).map(|_| item(reader)).collect()
+}

@@ -1,0 +1,81 @@
+//! The versions that a device keeps besides its working head, and which of them to let go.
+
+use crate::base::{Id, InfoHash};
+use crate::image::Image;
+use crate::record::{Commit, VersionRef};
+use std::sync::Arc;
+
+const HOUR_SECONDS: u32 = 3_600;
+/// Besides the five of the record: the newest version that is older than each of these.
+const AGES_SECONDS: [u32; 3] = [HOUR_SECONDS, 24 * HOUR_SECONDS, 7 * 24 * HOUR_SECONDS];
+/// Versions that were published or adopted here last are kept as possible merge bases.
+const RECENT_MAX: usize = 6;
+
+/// One kept version.
+#[derive(Clone)]
+pub struct Version {
+    /// Its torrent and the locator of its commit.
+    pub reference: VersionRef,
+    /// When it came to be here, in seconds since 1970.
+    pub time: u32,
+    /// Its bytes.
+    pub image: Image,
+    /// Its commit, where this device can read.
+    pub commit: Option<Arc<Commit>>,
+}
+
+impl Version {
+    /// The id of its commit.
+    pub fn id(&self) -> Id {
+        self.reference.commit.id
+    }
+}
+
+/// Kept versions, in the order in which they came; the newest last.
+#[derive(Clone, Default)]
+pub struct Versions(Vec<Version>);
+
+impl Versions {
+    /// Adds one, or replaces one of the same torrent.
+    pub fn add(&mut self, version: Version) {
+        self.0.retain(|known| known.reference.infohash != version.reference.infohash);
+        self.0.push(version);
+    }
+
+    /// The version of a torrent.
+    pub fn get(&self, infohash: &InfoHash) -> Option<&Version> {
+        self.0.iter().find(|version| version.reference.infohash == *infohash)
+    }
+
+    /// All, the newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Version> {
+        self.0.iter().rev()
+    }
+
+    /// Lets go what neither the record names, nor the head stands on, nor is a likely merge base, nor is the newest
+    /// of its age. `others` tells whether a version was made by another device: the newest such is a likely base.
+    pub fn trim(&mut self, named: &[InfoHash], now: u32, others: impl Fn(&Version) -> bool) {
+        let mut keep: Vec<InfoHash> = named.to_vec();
+        keep.extend(self.iter().take(RECENT_MAX).map(|version| version.reference.infohash));
+        keep.extend(self.iter().find(|version| others(version)).map(|version| version.reference.infohash));
+        for age in AGES_SECONDS {
+            let old = self.iter().find(|version| now.saturating_sub(version.time) >= age);
+            keep.extend(old.map(|version| version.reference.infohash));
+        }
+        self.0.retain(|version| keep.contains(&version.reference.infohash));
+    }
+
+    /// The newest version that both commits stand on: the base of their merge.
+    pub fn base(&self, one: &[Arc<Commit>], other: &Commit) -> Option<&Version> {
+        let below = |version: &&Version| {
+            let Some(commit) = &version.commit else { return false };
+            let id = version.id();
+            let under = |above: &Commit| above.covers(commit.session, commit.counter, &id);
+            one.iter().all(|above| under(above)) && under(other)
+        };
+        self.iter().filter(below).max_by_key(|version| {
+            let lamport = version.commit.as_ref().map_or(0, |commit| commit.lamport);
+            (lamport, version.id())
+        })
+    }
+}
