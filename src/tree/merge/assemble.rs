@@ -82,7 +82,11 @@ impl State<'_> {
     fn contents(&self) -> Contents {
         let mut contents = Contents::default();
         for location in self.entries.keys().chain(self.claims.keys()) {
-            let entry = self.claims.get(location).and_then(|claimants| claimants.first()).map(|inode| self.entry(*inode));
+            let entry = self
+                .claims
+                .get(location)
+                .and_then(|claimants| claimants.first())
+                .map(|inode| self.entry(*inode));
             contents.put(&Key::Entry(location.0, &location.1), entry.map(|entry| entry.encode()));
         }
         for (&inode, group) in &self.groups {
@@ -144,7 +148,8 @@ impl State<'_> {
     fn count_names(&self, inode: Inode, group: &Group, mut record: InodeRecord) -> InodeRecord {
         let rank = if group.exists(Rank::Winner) { Rank::Winner } else { Rank::Loser };
         let Some(known) = group.record.of(rank) else { return record };
-        let places: Vec<&Location> = self.places.get(&inode).into_iter().flat_map(|places| places.keys()).collect();
+        let places: Vec<&Location> =
+            self.places.get(&inode).into_iter().flat_map(|places| places.keys()).collect();
         let (before, after) = if record.is_directory() {
             self.subdirectories(inode, rank)
         } else {
@@ -163,7 +168,9 @@ impl State<'_> {
             .entries
             .range((directory, Vec::new())..)
             .take_while(|(location, _)| inside(location))
-            .filter(|(_, triple)| triple.of(rank).as_ref().is_some_and(|entry| self.is_directory(entry.inode)));
+            .filter(|(_, triple)| {
+                triple.of(rank).as_ref().is_some_and(|entry| self.is_directory(entry.inode))
+            });
         let after = self
             .claims
             .range((directory, Vec::new())..)

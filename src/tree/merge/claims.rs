@@ -12,8 +12,12 @@ impl State<'_> {
     /// Leaves every name to one inode.
     pub(super) fn resolve_claims(&mut self) -> Result<(), MergeError> {
         self.join_directories()?;
-        let contested: Vec<Location> =
-            self.claims.iter().filter(|(_, claimants)| claimants.len() > 1).map(|(location, _)| location.clone()).collect();
+        let contested: Vec<Location> = self
+            .claims
+            .iter()
+            .filter(|(_, claimants)| claimants.len() > 1)
+            .map(|(location, _)| location.clone())
+            .collect();
         for location in contested {
             self.contest(&location)?;
         }
@@ -22,8 +26,12 @@ impl State<'_> {
 
     /// Makes one of directories of one name, as long as that brings new ones together.
     fn join_directories(&mut self) -> Result<(), MergeError> {
-        let mut waiting: BTreeSet<Location> =
-            self.claims.iter().filter(|(_, claimants)| claimants.len() > 1).map(|(location, _)| location.clone()).collect();
+        let mut waiting: BTreeSet<Location> = self
+            .claims
+            .iter()
+            .filter(|(_, claimants)| claimants.len() > 1)
+            .map(|(location, _)| location.clone())
+            .collect();
         while let Some(location) = waiting.pop_first() {
             let mut directories = self.by_standing(&location);
             directories.retain(|inode| self.is_directory(*inode));
@@ -51,12 +59,19 @@ impl State<'_> {
 
     /// Whether one side only has it, and made it.
     fn is_new(&self, inode: Inode) -> bool {
-        self.groups.get(&inode).is_some_and(|group| group.only_side().is_some() && group.record.base.is_none())
+        self.groups
+            .get(&inode)
+            .is_some_and(|group| group.only_side().is_some() && group.record.base.is_none())
     }
 
     /// Moves what lies in a new directory into another, and lets it go. All that lies in it is touched, since one
     /// side only has it. Returns the names that are contested now.
-    fn dissolve(&mut self, from: Inode, into: Inode, location: &Location) -> Result<Vec<Location>, MergeError> {
+    fn dissolve(
+        &mut self,
+        from: Inode,
+        into: Inode,
+        location: &Location,
+    ) -> Result<Vec<Location>, MergeError> {
         let held: Vec<(Location, Inode)> = self
             .claims
             .range((from, Vec::new())..)

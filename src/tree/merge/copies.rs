@@ -7,7 +7,6 @@ use crate::base::{DeviceId, Id, Inode};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::{self, Key, NAME_BYTES_MAX};
 
-
 /// A longer tail behind a name's last dot is not taken for an extension.
 const EXTENSION_BYTES_MAX: usize = 16;
 /// The directory of the block's root for what has no place left.
@@ -67,8 +66,12 @@ fn utc(time: i64) -> String {
 impl State<'_> {
     /// Gives a new number to what the loser made under a number that the winner gave to something else.
     pub(super) fn renumber(&mut self) -> Result<(), MergeError> {
-        let unrelated: Vec<Inode> =
-            self.groups.iter().filter(|(inode, group)| group.unrelated(**inode)).map(|(inode, _)| *inode).collect();
+        let unrelated: Vec<Inode> = self
+            .groups
+            .iter()
+            .filter(|(inode, group)| group.unrelated(**inode))
+            .map(|(inode, _)| *inode)
+            .collect();
         for old in unrelated {
             let new = self.unused_inode(old)?;
             let mut moved = self.whole_group(Rank::Loser, old)?;
@@ -135,9 +138,16 @@ impl State<'_> {
             match Key::decode(&entry.key).map_err(|_| MergeError::Malformed)? {
                 key if key.inode() != inode => break,
                 Key::Inode(_) => *group.record.of_mut(rank) = Some(delta::record_of(&entry)?),
-                Key::Chunk(_, index) => *group.chunks.entry(index).or_default().of_mut(rank) = Some(delta::chunk_of(&entry)?),
-                Key::Xattr(_, name) => *group.xattrs.entry(name.to_vec()).or_default().of_mut(rank) = Some(delta::bytes_of(&entry)),
-                Key::Link(_) => *group.link.get_or_insert_default().of_mut(rank) = Some(delta::bytes_of(&entry)),
+                Key::Chunk(_, index) => {
+                    *group.chunks.entry(index).or_default().of_mut(rank) = Some(delta::chunk_of(&entry)?)
+                }
+                Key::Xattr(_, name) => {
+                    *group.xattrs.entry(name.to_vec()).or_default().of_mut(rank) =
+                        Some(delta::bytes_of(&entry))
+                }
+                Key::Link(_) => {
+                    *group.link.get_or_insert_default().of_mut(rank) = Some(delta::bytes_of(&entry))
+                }
                 Key::Entry(..) => {}
             }
         }
@@ -146,8 +156,12 @@ impl State<'_> {
 
     /// Puts the loser's version of each file that both edited beside the winner's.
     pub(super) fn copy_conflicting_data(&mut self) -> Result<(), MergeError> {
-        let contested: Vec<Inode> =
-            self.alive.iter().copied().filter(|inode| self.groups.get(inode).is_some_and(Group::data_contested)).collect();
+        let contested: Vec<Inode> = self
+            .alive
+            .iter()
+            .copied()
+            .filter(|inode| self.groups.get(inode).is_some_and(Group::data_contested))
+            .collect();
         for inode in contested {
             let mut copy = self.whole_group(Rank::Loser, inode)?;
             let Some(record) = copy.record.loser.as_mut().filter(|record| record.size > 0) else { continue };
@@ -182,7 +196,8 @@ impl State<'_> {
     /// The first untouched name of `inode` in a directory, or anywhere.
     fn find_name(&self, inode: Inode, directory: Option<Inode>) -> Result<Option<Location>, MergeError> {
         let version = &self.winner.version;
-        let mut cursor = version.map.range(version.root.as_ref(), &key::start_of(directory.unwrap_or(Inode(0))));
+        let mut cursor =
+            version.map.range(version.root.as_ref(), &key::start_of(directory.unwrap_or(Inode(0))));
         while let Some(entry) = cursor.next()? {
             let key = Key::decode(&entry.key).map_err(|_| MergeError::Malformed)?;
             if directory.is_some_and(|directory| key.inode() != directory) {

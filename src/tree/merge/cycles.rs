@@ -32,7 +32,8 @@ impl State<'_> {
             while let Some(inode) = next.filter(|inode| !rooted.contains(inode)) {
                 if !on_path.insert(inode) {
                     let cycle = path.into_iter().skip_while(|other| *other != inode);
-                    let placed: BTreeSet<Inode> = cycle.filter(|inode| self.first_place(*inode).is_some()).collect();
+                    let placed: BTreeSet<Inode> =
+                        cycle.filter(|inode| self.first_place(*inode).is_some()).collect();
                     if !placed.is_empty() {
                         return Ok(Some(placed));
                     }
@@ -74,12 +75,15 @@ impl State<'_> {
 
     fn put_back(&mut self, cycle: &BTreeSet<Inode>) {
         let elsewhere_in_winner = |inode: &Inode| {
-            let loser_moved_it = self.places.get(inode)?.values().all(|standing| *standing == Standing::Loser);
+            let loser_moved_it =
+                self.places.get(inode)?.values().all(|standing| *standing == Standing::Loser);
             let place = self.names.of(Rank::Winner, *inode).into_iter().next();
             place.filter(|_| loser_moved_it).map(|place| (*inode, place))
         };
         let cut = cycle.iter().find_map(elsewhere_in_winner);
-        let Some(inode) = cut.as_ref().map(|(inode, _)| *inode).or_else(|| cycle.first().copied()) else { return };
+        let Some(inode) = cut.as_ref().map(|(inode, _)| *inode).or_else(|| cycle.first().copied()) else {
+            return;
+        };
         for location in self.places.get(&inode).cloned().unwrap_or_default().keys() {
             self.unplace(inode, location);
         }

@@ -2,7 +2,7 @@
 
 use super::{MergeError, Version};
 use crate::base::{Id, Inode};
-use crate::map::{self, Entry};
+use crate::map::Entry;
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
 use crate::tree::value::{self, DirEntry};
@@ -232,12 +232,5 @@ pub(super) fn differences(
     new: &Version<'_>,
     visit: &mut dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), MergeError>,
 ) -> Result<(), MergeError> {
-    let mut failed = Ok(());
-    map::diff_between((old.map, old.root.as_ref()), (new.map, new.root.as_ref()), &mut |key, in_old, in_new| {
-        if failed.is_ok() {
-            failed = visit(key, in_old, in_new);
-        }
-        Ok(())
-    })?;
-    failed
+    old.map.diff_with(old.root.as_ref(), new.map, new.root.as_ref(), visit)
 }

@@ -83,7 +83,11 @@ impl State<'_> {
             Some(Rank::Winner) => winners.clone(),
             Some(Rank::Loser) => losers.clone(),
             None if single_named(group) => {
-                if winners == base { losers.clone() } else { winners.clone() }
+                if winners == base {
+                    losers.clone()
+                } else {
+                    winners.clone()
+                }
             }
             None => {
                 let kept = winners.intersection(&losers);
@@ -109,7 +113,8 @@ impl State<'_> {
     pub(super) fn keep_parents(&mut self) {
         let mut waiting: Vec<Inode> = self.alive.iter().copied().collect();
         while let Some(inode) = waiting.pop() {
-            let places: Vec<Location> = self.places.get(&inode).into_iter().flat_map(|p| p.keys().cloned()).collect();
+            let places: Vec<Location> =
+                self.places.get(&inode).into_iter().flat_map(|p| p.keys().cloned()).collect();
             for location in places {
                 let parent = location.0;
                 if self.alive.contains(&parent) && self.is_directory(parent) {

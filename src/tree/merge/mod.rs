@@ -56,7 +56,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-
 use crate::base::{BlockNumber, DeviceId, Id, Inode, Place};
 use crate::crypt::SealKeys;
 use crate::map::{Fetch, Map, MapError, Root};
@@ -97,8 +96,11 @@ impl Side<'_> {
     /// Whether this side wins over `other`.
     fn wins_over(&self, other: &Side<'_>) -> bool {
         let rank = |side: &Self, root: Option<Root>| (side.lamport, side.commit, root.map(|root| root.id));
-        rank(self, self.version.root).cmp(&(other.lamport, other.commit, other.version.root.map(|root| root.id)))
-            == Ordering::Greater
+        rank(self, self.version.root).cmp(&(
+            other.lamport,
+            other.commit,
+            other.version.root.map(|root| root.id),
+        )) == Ordering::Greater
     }
 }
 

@@ -30,11 +30,9 @@ impl Group {
     /// Whether both sides changed a file's data, and not alike.
     pub(super) fn data_contested(&self) -> bool {
         let (Some(winner), Some(loser)) = (&self.record.winner, &self.record.loser) else { return false };
-        let alike = data_of(winner) == data_of(loser) && self.chunks.values().all(|chunk| chunk.winner == chunk.loser);
-        winner.is_file()
-            && !alike
-            && self.data_changed(Rank::Winner)
-            && self.data_changed(Rank::Loser)
+        let alike = data_of(winner) == data_of(loser)
+            && self.chunks.values().all(|chunk| chunk.winner == chunk.loser);
+        winner.is_file() && !alike && self.data_changed(Rank::Winner) && self.data_changed(Rank::Loser)
     }
 
     /// The side from which the data is taken: the winner, unless the loser alone changed it or has it.
@@ -51,7 +49,9 @@ impl Group {
         let (Some(winner), Some(loser)) = (&self.record.winner, &self.record.loser) else { return false };
         let birth = |record: &InodeRecord| (record.file_type, record.crtime, record.data_id, record.rdev);
         let link_differs = self.link.as_ref().is_some_and(|link| link.winner != link.loser);
-        inode >= FIRST_DRAWN_INODE && self.record.base.is_none() && (birth(winner) != birth(loser) || link_differs)
+        inode >= FIRST_DRAWN_INODE
+            && self.record.base.is_none()
+            && (birth(winner) != birth(loser) || link_differs)
     }
 
     /// The record of the result, before its names are counted.

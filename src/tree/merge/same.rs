@@ -61,7 +61,11 @@ impl State<'_> {
         if x.file_type != y.file_type || x.size != y.size || x.rdev != y.rdev {
             return Ok(false);
         }
-        if x.is_file() { same_data(one, other) } else { self.same_target((rank, one.inode), (other_rank, other.inode)) }
+        if x.is_file() {
+            same_data(one, other)
+        } else {
+            self.same_target((rank, one.inode), (other_rank, other.inode))
+        }
     }
 
     /// The inode's data as the result has it.

@@ -165,9 +165,14 @@ impl<'a> State<'a> {
     }
 
     /// Takes an entry in, with the inodes that it names.
-    pub(super) fn register(&mut self, location: Location, triple: Triple<DirEntry>) -> Result<(), MergeError> {
+    pub(super) fn register(
+        &mut self,
+        location: Location,
+        triple: Triple<DirEntry>,
+    ) -> Result<(), MergeError> {
         self.draw_in(location.0)?;
-        let named = [&triple.base, &triple.winner, &triple.loser].map(|entry| entry.as_ref().map(|e| e.inode));
+        let named =
+            [&triple.base, &triple.winner, &triple.loser].map(|entry| entry.as_ref().map(|e| e.inode));
         for inode in named.into_iter().flatten() {
             self.draw_in(inode)?;
         }

@@ -47,7 +47,11 @@ impl Dice {
             13 => fs.remove(&path),
             14 => fs.remove_all(&path),
             15 => fs.chmod(&path, [0o600, 0o644, 0o755][self.below(3)]),
-            16 => fs.set_xattr(&path, ["user.a", "user.b"][self.below(2)], [None, Some("x"), Some("y")][self.below(3)]),
+            16 => fs.set_xattr(
+                &path,
+                ["user.a", "user.b"][self.below(2)],
+                [None, Some("x"), Some("y")][self.below(3)],
+            ),
             17 => fs.link(&path, &new),
             18 => fs.replace(&path, &self.content()),
             _ => fs.symlink(&new, ["here", "there"][self.below(2)]),

@@ -85,7 +85,8 @@ type Done = Option<()>;
 impl Fs {
     /// The empty block.
     pub(super) fn new() -> Fs {
-        let root = Node { record: InodeRecord::genesis(), data: vec![], xattrs: BTreeMap::new(), target: None };
+        let root =
+            Node { record: InodeRecord::genesis(), data: vec![], xattrs: BTreeMap::new(), target: None };
         Fs { nodes: BTreeMap::from([(ROOT, root)]), entries: BTreeMap::new(), next: 5 << 32, clock: 1000 }
     }
 
@@ -223,8 +224,12 @@ impl Fs {
 
     pub(super) fn remove_all(&mut self, path: &str) -> Done {
         let inode = self.look(path).filter(|inode| *inode != ROOT)?;
-        let names: Vec<Vec<u8>> =
-            self.entries.keys().filter(|(parent, _)| *parent == inode).map(|(_, name)| name.clone()).collect();
+        let names: Vec<Vec<u8>> = self
+            .entries
+            .keys()
+            .filter(|(parent, _)| *parent == inode)
+            .map(|(_, name)| name.clone())
+            .collect();
         for name in names {
             self.remove_all(&format!("{path}/{}", String::from_utf8(name).unwrap()))?;
         }
@@ -296,8 +301,11 @@ impl Fs {
         for (inode, node) in &self.nodes {
             let names = names.get(inode).cloned().unwrap_or_default();
             if node.record.is_directory() {
-                let subdirectories =
-                    self.entries.iter().filter(|((p, _), i)| p == inode && self.nodes[i].record.is_directory()).count();
+                let subdirectories = self
+                    .entries
+                    .iter()
+                    .filter(|((p, _), i)| p == inode && self.nodes[i].record.is_directory())
+                    .count();
                 assert_eq!(node.record.nlink as usize, 2 + subdirectories, "links of directory {inode}");
                 let place = if *inode == ROOT { vec![] } else { vec![node.record.parent] };
                 assert_eq!(names, place, "place of directory {inode}");
@@ -317,7 +325,7 @@ impl Fs {
         }
         let mut sink = Sink { image, retains: false, freed: vec![] };
         for (inode, node) in &self.nodes {
-            if self.nodes.len() > 1 {
+            if *inode != ROOT || node.record != InodeRecord::genesis() {
                 edits.insert(Key::Inode(*inode).encode(), (node.record.encode(), None));
             }
             for (name, value) in &node.xattrs {
@@ -348,7 +356,7 @@ pub(super) struct Stored {
 impl Stored {
     /// Writes one to an image of its own.
     pub(super) fn new(fs: &Fs, offset: usize) -> Stored {
-        let (image, keys, cache) = (Image::starting_at(offset), keys(), NodeCache::default());
+        let (image, keys, cache) = (Image::starting_at(offset), keys(), NodeCache::new(1 << 24));
         let edits = fs.contents(&image, &keys);
         let mut sink = Sink { image: &image, retains: false, freed: vec![] };
         let root = Map::new(&keys, &image, &cache).apply(None, &edits, &mut sink).unwrap();
@@ -357,7 +365,7 @@ impl Stored {
 
     /// Reads it back; chunks are opened.
     pub(super) fn read(&self) -> Fs {
-        let (keys, cache) = (keys(), NodeCache::default());
+        let (keys, cache) = (keys(), NodeCache::new(1 << 24));
         let map = Map::new(&keys, &self.image, &cache);
         let mut fs = Fs::new();
         let mut chunks: BTreeMap<Inode, BTreeMap<u64, (Id, Place)>> = BTreeMap::new();
@@ -432,7 +440,7 @@ fn merge_stored(
     authors: Authors,
     who: [usize; 2],
 ) -> (Stored, Merged) {
-    let (keys, cache) = (keys(), NodeCache::default());
+    let (keys, cache) = (keys(), NodeCache::new(1 << 24));
     let result = Image(Mutex::new(b.image.0.lock().unwrap().clone()));
     let empty = Image::starting_at(0);
     let base_image = base.map_or(&empty, |base| &base.image);

@@ -17,7 +17,9 @@ const OPERATIONS: &[Operation] = &[
     ("create elsewhere", |fs, me| fs.create("e/new", &text("created", me, true))),
     ("create symlink", |fs, me| fs.symlink("d/new", me)),
     ("mkdir", |fs, me| fs.mkdir("d/new").and_then(|()| fs.create(&format!("d/new/{me}"), b"inside"))),
-    ("mkdir same inside", |fs, me| fs.mkdir("d/new").and_then(|()| fs.create("d/new/f", &text("deep", me, true)))),
+    ("mkdir same inside", |fs, me| {
+        fs.mkdir("d/new").and_then(|()| fs.create("d/new/f", &text("deep", me, true)))
+    }),
     ("mkdir deep", |fs, me| {
         fs.mkdir("d/new")?;
         fs.mkdir("d/new/s")?;
