@@ -1,0 +1,210 @@
+//! Opening: from the superblocks to the images of the last durable commit.
+
+use super::disk::Disk;
+use super::error::StoreError;
+use super::manifest::{Manifest, decode_index};
+use super::slots::{Run, RunRef, SLOTS_MAX, Slots};
+use super::store::{Generation, Kept, Label, State};
+use super::superblock::{BadSuperblock, STORE_FORMAT, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
+use super::table::{Leaf, Table};
+use super::version::{Hints, Image};
+use crate::base::REGION_BYTES;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+/// What opening a store's file found.
+pub(super) struct Loaded {
+    pub(super) slots: Arc<Slots>,
+    pub(super) superblock: Superblock,
+    /// Which of the two superblocks that is.
+    pub(super) location: usize,
+    pub(super) newest: Arc<Generation>,
+    /// What the other superblock leads to, if it is sound.
+    pub(super) older: Option<Arc<Generation>>,
+    /// The highest generation number seen, sound or not.
+    pub(super) generation_max: u64,
+    /// Why the newest superblock could not be used, if it could not.
+    pub(super) fell_back: Option<String>,
+}
+
+/// Reads one of the two superblocks.
+pub(super) fn read_superblock(disk: &dyn Disk, location: usize) -> Result<Superblock, SuperblockFault> {
+    let mut bytes = [0; SUPERBLOCK_BYTES];
+    disk.read_at(SUPERBLOCK_OFFSETS[location], &mut bytes)
+        .map_err(|error| SuperblockFault::Read(error.to_string()))?;
+    Superblock::decode(&bytes).map_err(SuperblockFault::Bad)
+}
+
+/// Why a superblock cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SuperblockFault {
+    #[error("it cannot be read: {0}")]
+    Read(String),
+    #[error("{0}")]
+    Bad(BadSuperblock),
+}
+
+/// Loads the newest sound state, and the one before it so that its slots stay untouched.
+pub(super) fn load(disk: &dyn Disk) -> Result<Loaded, StoreError> {
+    let file = disk.name();
+    let length = disk.length().map_err(|error| StoreError::io(&file, "measuring", 0, error))?;
+    let found = [read_superblock(disk, 0), read_superblock(disk, 1)];
+    for one in &found {
+        if let Err(SuperblockFault::Bad(BadSuperblock::Format(format))) = one {
+            return Err(StoreError::Format { file, found: *format, known: STORE_FORMAT });
+        }
+    }
+    if found.iter().all(|one| matches!(one, Err(SuperblockFault::Bad(BadSuperblock::Magic)))) {
+        return Err(StoreError::NotAStore { file });
+    }
+    let mut faults: Vec<String> = Vec::new();
+    let mut candidates: Vec<(usize, Superblock)> = Vec::new();
+    for (location, one) in found.into_iter().enumerate() {
+        match one {
+            Ok(superblock) => candidates.push((location, superblock)),
+            Err(fault) => faults.push(format!("superblock {location}: {fault}")),
+        }
+    }
+    candidates.sort_by_key(|(_, superblock)| std::cmp::Reverse(superblock.generation));
+    let generation_max = candidates.first().map_or(0, |(_, superblock)| superblock.generation);
+    let slots = Slots::new(slots_in(length));
+    let mut loader = Loader::new(disk, slots.clone(), length);
+    let mut newest: Option<(usize, Superblock, Arc<Generation>)> = None;
+    let mut older = None;
+    for (location, superblock) in candidates {
+        match loader.generation(&superblock, newest.as_ref().map(|(.., generation)| generation)) {
+            Ok(generation) if newest.is_none() => newest = Some((location, superblock, generation)),
+            Ok(generation) => older = Some(generation),
+            Err(fault) => faults.push(format!("what superblock {location} leads to: {fault}")),
+        }
+    }
+    let Some((location, superblock, newest)) = newest else {
+        return Err(StoreError::Damaged { file, what: faults.join("; ") });
+    };
+    let fell_back = (!faults.is_empty() && older.is_none()).then(|| faults.join("; "));
+    Ok(Loaded { slots, superblock, location, newest, older, generation_max, fell_back })
+}
+
+/// What one superblock leads to, loaded by itself into a book of its own.
+pub(super) fn load_one(
+    disk: &dyn Disk,
+    superblock: &Superblock,
+    length: u64,
+) -> Result<Arc<Generation>, String> {
+    let slots = Slots::new(slots_in(length));
+    Loader::new(disk, slots, length).generation(superblock, None)
+}
+
+fn slots_in(length: u64) -> u32 {
+    length.div_ceil(REGION_BYTES).min(u64::from(SLOTS_MAX)) as u32
+}
+
+/// Loads generations; what several of them share is loaded once.
+struct Loader<'a> {
+    disk: &'a dyn Disk,
+    slots: Arc<Slots>,
+    length: u64,
+    leaves: HashMap<u32, (RunRef, Arc<Leaf>)>,
+    indexes: HashMap<u32, (RunRef, Image)>,
+    states: HashMap<u32, (RunRef, Arc<State>)>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(disk: &'a dyn Disk, slots: Arc<Slots>, length: u64) -> Loader<'a> {
+        Loader {
+            disk,
+            slots,
+            length,
+            leaves: HashMap::new(),
+            indexes: HashMap::new(),
+            states: HashMap::new(),
+        }
+    }
+
+    fn generation(
+        &mut self,
+        superblock: &Superblock,
+        newer: Option<&Arc<Generation>>,
+    ) -> Result<Arc<Generation>, String> {
+        if let Some(newer) = newer
+            && newer.manifest.at() == superblock.manifest
+        {
+            return Ok(newer.clone());
+        }
+        let (bytes, run) = self.run(superblock.manifest, "the manifest")?;
+        let manifest = Manifest::decode(&bytes).map_err(|_| "the manifest is malformed".to_owned())?;
+        let state = match manifest.state {
+            None => Arc::new(State::default()),
+            Some(at) => self.state(at)?,
+        };
+        let mut kept = Vec::new();
+        for one in manifest.kept {
+            let image = match one.index {
+                None => Image::none(&self.slots),
+                Some(at) => self.image(at, one.regions)?,
+            };
+            kept.push(Kept { label: Label(one.label), image });
+        }
+        Ok(Arc::new(Generation { kept, state, manifest: run }))
+    }
+
+    fn state(&mut self, at: RunRef) -> Result<Arc<State>, String> {
+        if let Some((known, state)) = self.states.get(&at.page)
+            && *known == at
+        {
+            return Ok(state.clone());
+        }
+        let (bytes, run) = self.run(at, "the local state")?;
+        let state = Arc::new(State { bytes, run: Some(run) });
+        self.states.insert(at.page, (at, state.clone()));
+        Ok(state)
+    }
+
+    fn image(&mut self, at: RunRef, regions: u32) -> Result<Image, String> {
+        if let Some((known, image)) = self.indexes.get(&at.page)
+            && *known == at
+            && image.regions() == regions
+        {
+            return Ok(image.clone());
+        }
+        let (bytes, run) = self.run(at, "a table's index")?;
+        let places = decode_index(&bytes, regions).map_err(|_| "a table's index is malformed".to_owned())?;
+        let leaves = places.into_iter().map(|at| self.leaf(at)).collect::<Result<Vec<_>, String>>()?;
+        let image = Image::loaded(
+            Table::from_leaves(&self.slots, regions, leaves)?,
+            Hints::default(),
+            OnceLock::from(run),
+        );
+        self.indexes.insert(at.page, (at, image.clone()));
+        Ok(image)
+    }
+
+    fn leaf(&mut self, at: RunRef) -> Result<Arc<Leaf>, String> {
+        if let Some((known, leaf)) = self.leaves.get(&at.page)
+            && *known == at
+        {
+            return Ok(leaf.clone());
+        }
+        let (bytes, run) = self.run(at, "a table block")?;
+        let leaf = Arc::new(Leaf::decode(&self.slots, &bytes, self.length, run)?);
+        self.leaves.insert(at.page, (at, leaf.clone()));
+        Ok(leaf)
+    }
+
+    fn run(&self, at: RunRef, what: &str) -> Result<(Vec<u8>, Run), String> {
+        let run = self.slots.adopt_run(at).map_err(|error| format!("{what}: {error}"))?;
+        let bytes = read_run_bytes(self.disk, at).map_err(|fault| format!("{what} {fault}"))?;
+        Ok((bytes, run))
+    }
+}
+
+/// Reads a run and checks its hash.
+pub(super) fn read_run_bytes(disk: &dyn Disk, at: RunRef) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![0; at.bytes as usize];
+    disk.read_at(at.offset(), &mut bytes)
+        .map_err(|error| format!("at byte {} cannot be read: {error}", at.offset()))?;
+    if blake3::hash(&bytes).as_bytes() != &at.hash {
+        return Err(format!("at byte {} does not match its checksum", at.offset()));
+    }
+    Ok(bytes)
+}
