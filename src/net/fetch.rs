@@ -113,7 +113,10 @@ impl Fetch {
         loop {
             let served = Served::new(metainfo, Content::Incoming(incoming.clone()));
             let progress = served.progress();
-            let torrent = self.inner.add(metainfo, served, &incoming.have(), self.sources.list()).await?;
+            let torrent = self
+                .inner
+                .add(self.infohash, metainfo, served, &incoming.have(), self.sources.list())
+                .await?;
             self.life = Some(torrent.life);
             self.patience.new_life();
             match self.watch(&torrent, progress).await? {

@@ -121,7 +121,8 @@ impl Swarm {
             self.0.end(infohash, Some(torrent.life)).await;
         }
         let have = vec![true; metainfo.hashes.hashes.len()];
-        let torrent = self.0.add(metainfo, Served::new(metainfo, content), &have, Vec::new()).await?;
+        let torrent =
+            self.0.add(infohash, metainfo, Served::new(metainfo, content), &have, Vec::new()).await?;
         torrent.until_live().await
     }
 
@@ -271,13 +272,13 @@ impl Inner {
     /// Adds a torrent of which exactly the pieces in `have` are there; the session believes it without checking.
     pub(super) async fn add(
         &self,
+        infohash: InfoHash,
         metainfo: &Metainfo,
         served: Arc<Served>,
         have: &[bool],
         peers: Vec<SocketAddr>,
     ) -> Result<Torrent, NetError> {
         let _changing = self.changing.lock().await;
-        let infohash = metainfo.infohash();
         let path = self.folder.join(format!("{infohash}.bitv"));
         std::fs::write(&path, bitfield(have)).map_err(|source| NetError::Folder { path, source })?;
         let life = self.next_life.fetch_add(1, Ordering::Relaxed);

@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const LENGTH: PieceLength = PieceLength::BULK;
+/// So much of a region that no other such object fits into it.
+const OBJECT_BYTES: usize = REGION_BYTES as usize - 4096;
 
 /// A device: a swarm, a store, and what is to be seeded or fetched.
 struct Device {
@@ -20,7 +22,7 @@ impl Device {
     async fn new() -> Device {
         let folder = TempDir::new().unwrap();
         let options = SwarmOptions::new((Ipv4Addr::LOCALHOST, 0).into(), folder.path().join("swarm"));
-        let store = Store::create(Arc::new(MemoryDisk::default()), DatabaseId([1; 32])).unwrap();
+        let store = Store::create(Arc::new(MemoryDisk::new()), DatabaseId([1; 32])).unwrap();
         Device { swarm: Swarm::start(options).await.unwrap(), store, _folder: folder }
     }
 
@@ -30,9 +32,9 @@ impl Device {
 
     /// An image whose regions are filled with noise from these seeds, one a region.
     fn image(&self, base: &Image, seeds: &[u64]) -> Image {
-        let mut draft = self.store.draft(base);
+        let draft = self.store.draft(base).unwrap();
         for seed in seeds {
-            draft.append(Stream::Fresh, &noise(*seed, REGION_BYTES as usize)).unwrap();
+            draft.append(Stream::Fresh, &noise(*seed, OBJECT_BYTES)).unwrap();
         }
         draft.snapshot().unwrap()
     }
