@@ -1,11 +1,10 @@
 //! What differs between two maps: their entries, or the nodes that hold them. The cost is what changed.
 
-use super::frontier::{Branch, Frontier, drop_common};
+use super::frontier::{Frontier, drop_common};
 use super::node::Node;
 use super::read::Trust;
 use super::{Entry, Map, MapError, Root};
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One of the two maps that are compared.
@@ -28,25 +27,28 @@ pub struct Changed<'n> {
     pub entries: &'n [Entry],
 }
 
+/// Hears of a key, of what the first map holds under it, and of what the second does.
+pub type DifferenceVisitor<'v, E> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), E> + 'v;
+
 impl Map<'_> {
-    /// Shows, in the order of keys, each key under which two maps of one image hold different values.
+    /// Shows, in the order of keys, each key under which two maps of one image hold different values. Whether a
+    /// value has a place counts, where it lies does not.
     pub fn diff<E: From<MapError>>(
         &self,
         a: Option<&Root>,
         b: Option<&Root>,
-        visit: &mut dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), E>,
+        visit: &mut DifferenceVisitor<'_, E>,
     ) -> Result<(), E> {
         self.diff_with(a, self, b, visit)
     }
 
-    /// [`Map::diff`] for two maps of one block in different images: `a` lies in this one, `b` in the other. Places
-    /// make no difference.
+    /// [`Map::diff`] for two maps of one block in different images: `a` lies in this one, `b` in the other.
     pub fn diff_with<E: From<MapError>>(
         &self,
         a: Option<&Root>,
         other: &Map<'_>,
         b: Option<&Root>,
-        visit: &mut dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), E>,
+        visit: &mut DifferenceVisitor<'_, E>,
     ) -> Result<(), E> {
         let mut a = Frontier::new(self, a, Trust::Cache);
         let mut b = Frontier::new(other, b, Trust::Cache);
@@ -70,7 +72,7 @@ impl Map<'_> {
                 (Some(in_a), Some(in_b)) => in_a.key.cmp(&in_b.key),
             };
             let (in_a, in_b) = (in_a.filter(|_| order.is_le()), in_b.filter(|_| order.is_ge()));
-            if in_a.map(|entry| &entry.value) != in_b.map(|entry| &entry.value)
+            if in_a.map(content) != in_b.map(content)
                 && let Some(entry) = in_a.or(in_b)
             {
                 visit(&entry.key, in_a, in_b)?;
@@ -92,7 +94,8 @@ impl Map<'_> {
     }
 
     /// [`Map::nodes_changed`] for two maps of one block in different images: `old` lies in this one, `new` in the
-    /// other.
+    /// other. A node that both have in one place is taken to be one, with all below it. That holds where the new image
+    /// shows the old one's bytes at all places that still live; who cannot know that walks the new map instead.
     pub fn nodes_changed_with<E: From<MapError>>(
         &self,
         old: Option<&Root>,
@@ -103,7 +106,7 @@ impl Map<'_> {
         let mut a = Frontier::new(self, old, Trust::Bytes);
         let mut b = Frontier::new(other, new, Trust::Bytes);
         for level in (0..=top(&a, &b)).rev() {
-            drop_same_objects(&mut a, &mut b)?;
+            drop_common(&mut a.branches, &mut b.branches, |root| *root);
             for (which, frontier) in [(Which::Old, &mut a), (Which::New, &mut b)] {
                 let mut show =
                     |root: &Root, node: &Node| visit(Changed { which, root: *root, entries: &node.entries });
@@ -127,25 +130,9 @@ fn top(a: &Frontier<'_>, b: &Frontier<'_>) -> u8 {
     a.level().max(b.level()).unwrap_or(0)
 }
 
-/// Leaves out the nodes that both have, byte for byte. Two images that grew apart can show the same content, sealed
-/// with other places, at one place: the first bytes tell.
-fn drop_same_objects(a: &mut Frontier<'_>, b: &mut Frontier<'_>) -> Result<(), MapError> {
-    let names: HashSet<Root> = a.branches.iter().map(|branch| branch.root).collect();
-    let shared = |branch: &&Branch| names.contains(&branch.root);
-    let heads = b.branches.iter().filter(shared).map(|branch| Ok((branch.root, b.head(branch)?)));
-    let heads: std::collections::HashMap<Root, super::cache::Head> =
-        heads.collect::<Result<_, MapError>>()?;
-    let mut same = HashSet::new();
-    for branch in &a.branches {
-        if let Some(head) = heads.get(&branch.root)
-            && a.head(branch)? == *head
-        {
-            same.insert(branch.root);
-        }
-    }
-    a.branches.retain(|branch| !same.contains(&branch.root));
-    b.branches.retain(|branch| !same.contains(&branch.root));
-    Ok(())
+/// What of an entry its node's id covers, beside the key.
+fn content(entry: &Entry) -> (&[u8], bool) {
+    (&entry.value, entry.place.is_some())
 }
 
 /// The entries of a frontier of leaves, in order, one leaf open at a time.

@@ -38,13 +38,6 @@ impl<'m> Frontier<'m> {
         self.map.open(&branch.root, bounds, self.trust)
     }
 
-    /// Reads the first bytes of a branch's node: they tell nodes of equal content apart.
-    pub(super) fn head(&self, branch: &Branch) -> Result<super::cache::Head, MapError> {
-        let mut head = [0; super::NODE_HEAD_BYTES];
-        self.map.source.fetch_head(branch.root.place, &mut head)?;
-        Ok(head)
-    }
-
     /// Replaces its nodes by their children, showing each on the way.
     pub(super) fn descend<E: From<MapError>>(
         &mut self,

@@ -22,24 +22,24 @@ mod relocate;
 mod walk;
 
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod model_tests;
-#[cfg(test)]
-mod scale_tests;
 
 pub use cache::NodeCache;
 pub use cursor::Cursor;
-pub use diff::{Changed, Which};
+pub use diff::{Changed, DifferenceVisitor, Which};
 pub use error::{EmitError, FetchError, MapError};
 pub use read::Map;
 pub use relocate::Relocate;
 pub use walk::{Descend, Visit};
 
 use crate::base::{Id, Place, REGION_BYTES};
-use crate::crypt::NODE_OVERHEAD;
+use crate::crypt::seal::NODE_OVERHEAD;
 
 /// Longest key. The shortest has one byte.
 pub const KEY_BYTES_MAX: usize = 1024;
@@ -84,7 +84,8 @@ pub struct Entry {
     pub key: Box<[u8]>,
     /// The value, at most [`VALUE_BYTES_MAX`] bytes.
     pub value: Box<[u8]>,
-    /// Where the object lies that the value speaks of, if there is one; not part of any id.
+    /// Where the object lies that the value speaks of, if there is one. That there is one is content; where it lies is
+    /// part of no id.
     pub place: Option<Place>,
 }
 

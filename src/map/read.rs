@@ -4,7 +4,8 @@ use super::boundary::Boundary;
 use super::node::{Bounds, Node};
 use super::path::Path;
 use super::{Entry, Fetch, LEVEL_MAX, MapError, NODE_BYTES_MAX, NODE_HEAD_BYTES, NodeCache, Root};
-use crate::crypt::{NODE_OVERHEAD, SealKeys};
+use crate::crypt::SealKeys;
+use crate::crypt::seal::NODE_OVERHEAD;
 use std::sync::Arc;
 
 /// Reads and changes the maps of one block in one image. Cheap to make; holds no state of its own.
