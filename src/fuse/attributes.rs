@@ -1,0 +1,84 @@
+//! Attributes of inodes: modes, owners, times, sizes, extended attributes.
+
+use super::errno::Refusal;
+use super::host::VIRTUAL_XATTRS;
+use super::init::CACHE_FOR;
+use super::shared::Shared;
+use super::shelf;
+use crate::base::Inode;
+use crate::tree::{Attr, ReadTree as _, SetAttr, SetXattr, Space, TreeError};
+use std::time::Duration;
+
+impl Shared {
+    pub fn attr(&self, inode: Inode) -> Result<(Attr, Duration), Refusal> {
+        if shelf::holds(inode) {
+            return Ok(self.shelf.attr(inode)?);
+        }
+        Ok((self.tree.attr(inode)?, CACHE_FOR))
+    }
+
+    pub fn set_attr(&self, inode: Inode, change: &SetAttr) -> Result<(Attr, Duration), Refusal> {
+        if shelf::holds(inode) {
+            return Err(Refusal::ReadOnlyShelf);
+        }
+        let attr = self.tree.set_attr(inode, change)?;
+        Ok(self.mutated((attr, CACHE_FOR)))
+    }
+
+    pub fn read_link(&self, inode: Inode) -> Result<Vec<u8>, Refusal> {
+        if shelf::holds(inode) {
+            return Ok(self.shelf.read_link(inode)?);
+        }
+        Ok(self.tree.read_link(inode)?)
+    }
+
+    pub fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>, Refusal> {
+        if is_virtual(name) && !shelf::holds(inode) {
+            let value = self.host.provenance(inode).and_then(|provenance| provenance.value(name));
+            return value.map(String::into_bytes).ok_or(Refusal::Tree(TreeError::NoData));
+        }
+        if shelf::holds(inode) {
+            return Ok(self.shelf.xattr(inode, name)?);
+        }
+        Ok(self.tree.get_xattr(inode, name)?)
+    }
+
+    /// The names, each closed by a NUL, as listxattr(2) has them.
+    pub fn xattrs(&self, inode: Inode) -> Result<Vec<u8>, Refusal> {
+        let names =
+            if shelf::holds(inode) { self.shelf.xattrs(inode)? } else { self.tree.list_xattr(inode)? };
+        let listed = names.into_iter().filter(|name| !is_virtual(name));
+        Ok(listed.flat_map(|name| name.into_iter().chain([0]).collect::<Vec<u8>>()).collect())
+    }
+
+    pub fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], flags: i32) -> Result<(), Refusal> {
+        let how = match flags {
+            0 => SetXattr::Any,
+            libc::XATTR_CREATE => SetXattr::Create,
+            libc::XATTR_REPLACE => SetXattr::Replace,
+            _ => return Err(TreeError::Invalid.into()),
+        };
+        self.settable(inode, name)?;
+        Ok(self.mutated(self.tree.set_xattr(inode, name, value, how)?))
+    }
+
+    pub fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Refusal> {
+        self.settable(inode, name)?;
+        Ok(self.mutated(self.tree.remove_xattr(inode, name)?))
+    }
+
+    fn settable(&self, inode: Inode, name: &[u8]) -> Result<(), Refusal> {
+        if is_virtual(name) {
+            return Err(TreeError::NotPermitted.into());
+        }
+        if shelf::holds(inode) { Err(Refusal::ReadOnlyShelf) } else { Ok(()) }
+    }
+
+    pub fn space(&self) -> Result<Space, Refusal> {
+        Ok(self.tree.space()?)
+    }
+}
+
+fn is_virtual(name: &[u8]) -> bool {
+    name.starts_with(VIRTUAL_XATTRS.as_bytes())
+}

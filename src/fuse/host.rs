@@ -1,0 +1,71 @@
+//! What the adapter asks of the engine behind the tree.
+
+use crate::base::{BlockNumber, Inode};
+use crate::tree::{ReadTree, TreeError};
+use std::sync::Arc;
+
+/// The engine as a mount sees it. All calls come from the threads that answer the kernel: none may wait for the
+/// network, for a notification to the kernel, or for longer than a disk takes.
+pub trait Host: Send + Sync {
+    /// Makes all that was written so far survive a power loss: fsync(2).
+    fn persist(&self) -> Result<(), TreeError>;
+    /// Something was changed. Called after every successful mutation, before its caller hears of it; must be cheap.
+    fn mutated(&self);
+    /// The content of `.kilofs/status`: one JSON object.
+    fn status(&self) -> String;
+    /// The content of `.kilofs/conflicts`: one line a conflict.
+    fn conflicts(&self) -> String;
+    /// What `.kilofs/versions/` holds. One version must be the same `Arc` as long as it is listed.
+    fn versions(&self) -> Vec<VersionEntry>;
+    /// What `.kilofs/refused/` holds. One tree must be the same `Arc` as long as it is listed.
+    fn refused(&self) -> Vec<RefusedEntry>;
+    /// What the virtual extended attributes of an inode say.
+    fn provenance(&self, inode: Inode) -> Option<Provenance>;
+}
+
+/// A kept version: the directory `.kilofs/versions/INDEX`.
+pub struct VersionEntry {
+    /// 1 is the newest.
+    pub index: u32,
+    /// Its tree; `None` where its bytes are not here, and then it is not shown.
+    pub tree: Option<Arc<dyn ReadTree>>,
+}
+
+/// Edits that a newer policy forbids: the directory `.kilofs/refused/BLOCK`.
+pub struct RefusedEntry {
+    /// The block in which they were made.
+    pub block: BlockNumber,
+    /// The inode at which the directory starts: the root of the block.
+    pub root: Inode,
+    /// The block as it stood with them.
+    pub tree: Arc<dyn ReadTree>,
+}
+
+/// Where a file stands: `user.kilofs.block`, `.mode`, `.version` and `.author`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Provenance {
+    /// The block's number.
+    pub block: BlockNumber,
+    /// What the policy says of the block: `rw`, `ro`, `owner` or `append`.
+    pub mode: String,
+    /// The version that is shown, in hexadecimal; empty while nothing was published.
+    pub version: String,
+    /// The device that signed the block's state, in hexadecimal; empty for what was never signed.
+    pub author: String,
+}
+
+/// The names of the virtual extended attributes: readable, unlisted, never set.
+pub(super) const VIRTUAL_XATTRS: &str = "user.kilofs.";
+
+impl Provenance {
+    /// The value of the virtual attribute `name`, if there is one.
+    pub(super) fn value(&self, name: &[u8]) -> Option<String> {
+        match name.strip_prefix(VIRTUAL_XATTRS.as_bytes())? {
+            b"block" => Some(self.block.to_string()),
+            b"mode" => Some(self.mode.clone()),
+            b"version" => Some(self.version.clone()),
+            b"author" => Some(self.author.clone()),
+            _ => None,
+        }
+    }
+}

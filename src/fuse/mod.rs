@@ -1,0 +1,27 @@
+//! Floor 4: a tree as a directory of this machine. Decodes the kernel's requests, calls the tree, replies; tells the
+//! kernel what changed elsewhere. What must not be known here: versions, torrents, keys, the network.
+
+mod adapter;
+mod attr;
+mod attributes;
+mod device;
+mod errno;
+mod error;
+mod files;
+mod host;
+mod init;
+mod known;
+mod loans;
+mod mount;
+mod mountpoint;
+mod names;
+mod notify;
+mod options;
+mod shared;
+mod shelf;
+
+pub use error::MountError;
+pub use host::{Host, Provenance, RefusedEntry, VersionEntry};
+pub use mount::{Mounted, mount};
+pub use mountpoint::{Unmount, clear_stale, unmount};
+pub use options::{Audience, MountOptions};

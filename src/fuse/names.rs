@@ -1,0 +1,168 @@
+//! Names: looking up, making, linking, removing, renaming, listing.
+
+use super::errno::Refusal;
+use super::init::{CACHE_BRIEFLY, CACHE_FOR};
+use super::shared::{Found, Shared, is_shelf};
+use super::shelf::{self, Audience, Visit};
+use crate::base::Inode;
+use crate::tree::{Attr, FileType, NodeKind, Owner, ReadTree as _, RenameFlags, TreeError};
+use std::time::Duration;
+
+/// Who makes something, and with which permission bits (the kernel has applied the umask).
+#[derive(Clone, Copy)]
+pub(super) struct Maker {
+    pub mode: u16,
+    pub owner: Owner,
+}
+
+impl Shared {
+    pub fn lookup(&self, parent: Inode, name: &[u8]) -> Result<Found, Refusal> {
+        let on_shelf = if is_shelf(parent, name) {
+            Some(Ok(self.shelf.itself()))
+        } else {
+            shelf::holds(parent).then(|| self.shelf.lookup(parent, name))
+        };
+        if let Some(found) = on_shelf {
+            let (attr, lasting) = found?;
+            return Ok(Found { attr: Some(attr), lasting });
+        }
+        self.note_name(parent, name);
+        match self.tree.lookup(parent, name) {
+            Ok(attr) => Ok(self.found(attr)),
+            Err(TreeError::NotFound) => Ok(Found { attr: None, lasting: CACHE_FOR }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub fn make_node(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        kind: NodeKind,
+        maker: Maker,
+    ) -> Result<Found, Refusal> {
+        self.changeable(parent, name)?;
+        self.note_name(parent, name);
+        let attr = self.tree.make_node(parent, name, kind, maker.mode, maker.owner)?;
+        Ok(self.mutated(self.found(attr)))
+    }
+
+    pub fn make_dir(&self, parent: Inode, name: &[u8], maker: Maker) -> Result<Found, Refusal> {
+        self.changeable(parent, name)?;
+        self.note_name(parent, name);
+        let attr = self.tree.make_dir(parent, name, maker.mode, maker.owner)?;
+        Ok(self.mutated(self.found(attr)))
+    }
+
+    pub fn make_symlink(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        target: &[u8],
+        maker: Maker,
+    ) -> Result<Found, Refusal> {
+        self.changeable(parent, name)?;
+        self.note_name(parent, name);
+        let attr = self.tree.make_symlink(parent, name, target, maker.owner)?;
+        Ok(self.mutated(self.found(attr)))
+    }
+
+    pub fn link(&self, inode: Inode, parent: Inode, name: &[u8]) -> Result<Found, Refusal> {
+        self.changeable(parent, name)?;
+        if shelf::holds(inode) {
+            return Err(TreeError::CrossBlock.into());
+        }
+        self.note_name(parent, name);
+        let attr = self.tree.link(inode, parent, name)?;
+        Ok(self.mutated(self.found(attr)))
+    }
+
+    pub fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Refusal> {
+        self.changeable(parent, name)?;
+        Ok(self.mutated(self.tree.unlink(parent, name)?))
+    }
+
+    pub fn remove_dir(&self, parent: Inode, name: &[u8]) -> Result<(), Refusal> {
+        self.changeable(parent, name)?;
+        Ok(self.mutated(self.tree.remove_dir(parent, name)?))
+    }
+
+    pub fn rename(
+        &self,
+        from: (Inode, &[u8]),
+        to: (Inode, &[u8]),
+        flags: fuser::RenameFlags,
+    ) -> Result<(), Refusal> {
+        let how = if flags.is_empty() {
+            RenameFlags::Replace
+        } else if flags == fuser::RenameFlags::RENAME_NOREPLACE {
+            RenameFlags::NoReplace
+        } else if flags == fuser::RenameFlags::RENAME_EXCHANGE {
+            RenameFlags::Exchange
+        } else {
+            return Err(TreeError::Invalid.into());
+        };
+        self.changeable(from.0, from.1)?;
+        self.changeable(to.0, to.1)?;
+        self.note_name(to.0, to.1);
+        Ok(self.mutated(self.tree.rename(from.0, from.1, to.0, to.1, how)?))
+    }
+
+    /// How long the kernel may believe what a directory lists.
+    pub fn listing_lasts(&self, inode: Inode) -> Duration {
+        if shelf::changes_unnoticed(inode) { CACHE_BRIEFLY } else { CACHE_FOR }
+    }
+
+    /// Visits the entries after `cookie`. Inodes that are taken for [`Audience::Inodes`] count as looked up.
+    pub fn read_dir(
+        &self,
+        inode: Inode,
+        cookie: u64,
+        audience: Audience,
+        visit: Visit<'_>,
+    ) -> Result<(), Refusal> {
+        if shelf::holds(inode) {
+            return Ok(self.shelf.read_dir(inode, cookie, audience, visit)?);
+        }
+        for item in self.tree.read_dir(inode, cookie)? {
+            let name = &item.name[..];
+            // A database may hold such a name all the same; here it stands for the shelf.
+            if is_shelf(inode, name) {
+                continue;
+            }
+            let remembered = audience == Audience::Inodes && !matches!(name, b"." | b"..");
+            if remembered {
+                self.known.remember(item.inode);
+                self.note_name(inode, name);
+            }
+            if visit(name, item.cookie, &item.attr) {
+                if remembered {
+                    self.known.forget(item.inode, 1);
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What mknod(2) is asked to make; `None` for what it cannot.
+pub(super) fn node_kind(mode: u32, device: u32) -> Option<NodeKind> {
+    match mode & libc::S_IFMT {
+        0 | libc::S_IFREG => Some(NodeKind::File),
+        libc::S_IFIFO => Some(NodeKind::Fifo),
+        libc::S_IFSOCK => Some(NodeKind::Socket),
+        libc::S_IFCHR => Some(NodeKind::Char(device)),
+        libc::S_IFBLK => Some(NodeKind::Block(device)),
+        _ => None,
+    }
+}
+
+/// Whether a file is there that an open without `O_EXCL` may take instead of making it.
+pub(super) fn is_openable(attr: &Attr) -> Result<(), TreeError> {
+    match attr.file_type {
+        FileType::File => Ok(()),
+        FileType::Directory => Err(TreeError::IsDirectory),
+        _ => Err(TreeError::Exists),
+    }
+}

@@ -1,0 +1,111 @@
+//! What every handler works on, and the answers they give.
+
+use super::errno::Refusal;
+use super::host::Host;
+use super::init::CACHE_FOR;
+use super::known::Known;
+use super::notify::Notice;
+use super::shelf::{self, Shelf};
+use crate::base::{BlockNumber, Inode};
+use crate::tree::{Attr, Timestamp, Tree};
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Names below the root that are remembered for a kernel that cannot be told to forget all names, at most.
+const ROOT_NAMES_MAX: usize = 1 << 16;
+
+/// The inode of the root of the tree.
+pub(super) const ROOT: Inode = Inode(1);
+const _: () =
+    assert!(BlockNumber::ROOT.0 == 0, "the root of block 0 is inode 1, which FUSE takes for the root too");
+
+/// A mount's state; lives as long as its threads.
+pub(super) struct Shared {
+    pub tree: Arc<Tree>,
+    pub host: Arc<dyn Host>,
+    pub shelf: Shelf,
+    pub known: Known,
+    /// The way to the thread that notifies the kernel.
+    pub notices: Sender<Notice>,
+    /// Handles that are open for writing: only their files can have dirty mapped pages.
+    pub writers: AtomicUsize,
+    root_names: Mutex<HashSet<Vec<u8>>>,
+}
+
+/// What a name leads to.
+pub(super) struct Found {
+    /// `None`: nothing bears it.
+    pub attr: Option<Attr>,
+    /// How long the kernel may believe it.
+    pub lasting: Duration,
+}
+
+impl Shared {
+    pub fn new(tree: Arc<Tree>, host: Arc<dyn Host>, notices: Sender<Notice>) -> Shared {
+        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Shared {
+            tree,
+            shelf: Shelf::new(host.clone(), now(), owner),
+            host,
+            known: Known::default(),
+            notices,
+            writers: AtomicUsize::new(0),
+            root_names: Mutex::default(),
+        }
+    }
+
+    /// A name that leads to `attr`, which the kernel will remember from now on.
+    pub fn found(&self, attr: Attr) -> Found {
+        self.known.remember(attr.inode);
+        Found { attr: Some(attr), lasting: CACHE_FOR }
+    }
+
+    /// Passes a mutation's result on, after the engine heard of it.
+    pub fn mutated<T>(&self, done: T) -> T {
+        self.host.mutated();
+        done
+    }
+
+    /// Refuses what nobody may change: the shelf, and its name.
+    pub fn changeable(&self, parent: Inode, name: &[u8]) -> Result<(), Refusal> {
+        if shelf::holds(parent) || is_shelf(parent, name) { Err(Refusal::ReadOnlyShelf) } else { Ok(()) }
+    }
+
+    /// Notes a name that the kernel may remember.
+    pub fn note_name(&self, parent: Inode, name: &[u8]) {
+        if parent == ROOT {
+            let mut names = self.root_names.lock();
+            if names.len() < ROOT_NAMES_MAX && !names.contains(name) {
+                names.insert(name.to_vec());
+            }
+        }
+    }
+
+    /// The names below the root that the kernel may remember.
+    pub fn root_names(&self) -> Vec<Vec<u8>> {
+        self.root_names.lock().iter().cloned().collect()
+    }
+
+    /// The kernel gave back `lookups` of an inode.
+    pub fn forget(&self, inode: Inode, lookups: u64) {
+        if shelf::holds(inode) {
+            self.shelf.forget(inode, lookups);
+        } else {
+            self.known.forget(inode, lookups);
+        }
+    }
+}
+
+/// Whether a name is that of the shelf.
+pub(super) fn is_shelf(parent: Inode, name: &[u8]) -> bool {
+    parent == ROOT && name == shelf::NAME
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+}
