@@ -1,3 +1,22 @@
 //! kilofs: shared folders that need no server and no account.
+//!
+//! The floors, each of which may use those below it and nothing else:
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 6 | [`cli`] |
+//! | 5 | [`daemon`] |
+//! | 4 | [`fuse`], [`net`] |
+//! | 3 | [`tree`], [`sync`] |
+//! | 2 | [`map`], [`record`], [`image`], [`torrent`] |
+//! | 1 | [`crypt`] |
+//! | 0 | [`base`] |
 
 pub mod base;
+pub mod crypt;
+pub mod image;
+pub mod map;
+pub mod net;
+pub mod record;
+pub mod sync;
+pub mod torrent;

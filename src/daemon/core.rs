@@ -166,7 +166,7 @@ fn unknown_policy() -> Policy {
 
 /// The id under which a policy names a charter.
 pub fn charter_id(keys: &crate::crypt::seal::SealKeys, charter: &Charter) -> Id {
-    keys.seal_blob(BlobKind::Charter, &charter.encode(), &mut Vec::new())
+    keys.blob_id(BlobKind::Charter, &charter.encode())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], EngineError> {
@@ -240,7 +240,7 @@ impl Core {
     fn load(&mut self) -> Result<(), EngineError> {
         let mut inner = self.inner.lock();
         for Kept { label, image } in self.store.kept() {
-            match Label::decode(label.as_bytes()) {
+            match Label::decode(&label.0) {
                 Ok(Label::Head) => inner.image = image,
                 Ok(Label::Version { reference, time }) => {
                     let commit =
@@ -350,7 +350,7 @@ impl Core {
 
     /// Writes superblock, tables and state. Durable when it returns.
     pub fn save(&self, inner: &Inner) -> Result<(), crate::image::StoreError> {
-        let kept = |label: Label, image: &Image| Kept { label: label.encode().into(), image: image.clone() };
+        let kept = |label: Label, image: &Image| Kept { label: crate::image::Label(label.encode()), image: image.clone() };
         let mut list = vec![kept(Label::Head, &inner.image)];
         for version in inner.versions.iter() {
             let label = Label::Version { reference: version.reference, time: version.time };

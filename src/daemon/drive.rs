@@ -305,7 +305,7 @@ impl Driver {
             }
         };
         let incoming = self.incoming(&metainfo.hashes).await?;
-        let missing = incoming.missing_bytes();
+        let missing = missing_bytes(&incoming);
         self.facts.lock().transfers.insert(infohash, (incoming.clone(), missing));
         let fetched = net.swarm.fetch(&metainfo, &incoming, &peers, STALL_DEADLINE).await;
         self.facts.lock().transfers.remove(&infohash);
@@ -566,7 +566,7 @@ impl Driver {
         facts
             .transfers
             .iter()
-            .map(|(hash, (incoming, total))| (*hash, *total, incoming.missing_bytes()))
+            .map(|(hash, (incoming, total))| (*hash, *total, missing_bytes(incoming)))
             .collect()
     }
 
@@ -621,6 +621,10 @@ fn days(seconds: u32) -> Vec<u32> {
 fn is_loopback(node: &str) -> bool {
     let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn missing_bytes(incoming: &Incoming) -> u64 {
+    incoming.missing().into_iter().map(|piece| incoming.hashes().bytes_of(piece)).sum()
 }
 
 fn dice() -> u64 {

@@ -3,6 +3,7 @@
 
 use super::core::{Core, Inner, Listed, charter_id, now_seconds};
 use super::error::EngineError;
+use super::graft::{is_sparse, same_bytes};
 use super::versions::Version;
 use crate::base::{BlockNumber, Id, Locator, PieceHashes, PieceLength, Place};
 use crate::crypt::seal::{BlobKind, SealKeys};
@@ -155,7 +156,7 @@ impl Core {
     }
 
     /// The entries of the head version's catalogue as they were published, refused ones among them.
-    fn told_entries(&self, inner: &Inner) -> Result<BTreeMap<BlockNumber, Listed>, EngineError> {
+    pub fn told_entries(&self, inner: &Inner) -> Result<BTreeMap<BlockNumber, Listed>, EngineError> {
         let Some(head) = inner.state.head.and_then(|head| inner.versions.get(&head.infohash)) else {
             return Ok(BTreeMap::new());
         };
@@ -236,7 +237,7 @@ impl Core {
         let map = Map::new(keys, &reader, &self.nodes);
         let root = map.apply(root, &edits, &mut source)?;
         // The catalogue is small: its nodes leave a region as soon as little else is alive in it.
-        let sparse = |place: Place| draft.is_sparse(place);
+        let sparse = |place: Place| is_sparse(draft, place);
         let mut moving = source;
         match root {
             Some(root) => Ok(Some(map.relocate(root, &sparse, &mut moving)?)),
@@ -256,7 +257,7 @@ impl Core {
         let mut sealed = Vec::new();
         let id = keys.seal_blob(BlobKind::Charter, &plain, &mut sealed);
         if let Some(commit) = previous {
-            if commit.charter.id == id && !draft.is_sparse(commit.charter.place) {
+            if commit.charter.id == id && !is_sparse(draft, commit.charter.place) {
                 return Ok(commit.charter);
             }
             draft.free(commit.charter.place);
@@ -323,9 +324,4 @@ fn same_content(one: &BTreeMap<BlockNumber, Listed>, other: &BTreeMap<BlockNumbe
         && one
             .iter()
             .all(|(number, listed)| other.get(number).is_some_and(|known| known.entry == listed.entry))
-}
-
-/// Whether a place shows the same bytes in both images because they share its slot.
-pub fn same_bytes(one: &Image, other: &Image, place: Place) -> bool {
-    one.shares(other, place)
 }

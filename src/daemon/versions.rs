@@ -65,13 +65,15 @@ impl Versions {
         self.0.retain(|version| keep.contains(&version.reference.infohash));
     }
 
-    /// The newest version that both commits stand on: the base of their merge.
-    pub fn base(&self, one: &[Arc<Commit>], other: &Commit) -> Option<&Version> {
+    /// The newest version that all of `ours` and `theirs` are or stand on: the base of their merge.
+    pub fn base(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Option<&Version> {
         let below = |version: &&Version| {
             let Some(commit) = &version.commit else { return false };
             let id = version.id();
-            let under = |above: &Commit| above.covers(commit.session, commit.counter, &id);
-            one.iter().all(|above| under(above)) && under(other)
+            let under = |above_id: Id, above: &Commit| {
+                above_id == id || above.covers(commit.session, commit.counter, &id)
+            };
+            ours.iter().all(|(above_id, above)| under(*above_id, above)) && under(theirs.0, theirs.1)
         };
         self.iter().filter(below).max_by_key(|version| {
             let lamport = version.commit.as_ref().map_or(0, |commit| commit.lamport);

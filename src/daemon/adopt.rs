@@ -1,0 +1,277 @@
+//! Makes an arrived version, or its merge with what was changed here, the working head.
+
+use super::conflicts::note_conflicts;
+use super::core::{Core, Inner, Listed, now_seconds};
+use super::error::EngineError;
+use super::graft::graft;
+use super::state::State;
+use super::take::{Arrived, Plan, Taken};
+use super::versions::Version;
+use crate::base::{BlockNumber, Id, InfoHash};
+use crate::image::{Draft, Image, Stream};
+use crate::map::{Map, Root};
+use crate::record::Commit;
+use crate::sync::Fetched;
+use crate::tree::merge::{self, Side, apply_merged, merge_block};
+use crate::tree::{Changes, DraftSource, Head, ImageSource, Stale};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Commits that a head may stand on before it is published.
+const HEADS_MAX: usize = 8;
+/// So many times a merge that is others' business is left to them.
+const POSTPONEMENTS_MAX: u32 = 3;
+
+/// What this device stands on when a version arrives.
+struct Ours {
+    head: Head,
+    state: State,
+    entries: BTreeMap<BlockNumber, Listed>,
+    heads: Vec<(Id, Arc<Commit>)>,
+    /// Blocks with changes that no version holds.
+    dirty: BTreeSet<BlockNumber>,
+    /// The arrived version stands on all of [`Ours::heads`].
+    covered: bool,
+    base: Option<Version>,
+    base_entries: BTreeMap<BlockNumber, Listed>,
+}
+
+impl Ours {
+    /// Whether this device's side of a block has moved since the base.
+    fn moved(&self, number: &BlockNumber) -> bool {
+        let entry = |entries: &BTreeMap<BlockNumber, Listed>| entries.get(number).map(|listed| listed.entry.clone());
+        self.dirty.contains(number) || !self.covered && entry(&self.entries) != entry(&self.base_entries)
+    }
+}
+
+/// How the new head relates to the arrived version.
+struct Relation {
+    same_as_theirs: bool,
+    merged: bool,
+}
+
+impl Core {
+    /// One try: none if somebody wrote meanwhile.
+    pub(super) fn adopt(&self, arrived: &Arrived, plan: &Plan) -> Result<Option<Taken>, EngineError> {
+        let tree = self.tree()?;
+        let ours = self.ours(arrived)?;
+        let mine = ours.heads.iter().any(|(_, commit)| commit.device == self.keys.device.public());
+        let others_business = self.keys.publishes() && !mine && ours.dirty.is_empty();
+        if !ours.covered && others_business && self.postpone(arrived.reference.infohash) {
+            return Ok(Some(Taken::plain(Fetched::Later)));
+        }
+        let image = self.with_live(arrived, plan)?;
+        let draft = Arc::new(self.store.draft(&image)?);
+        let mut roots = BTreeMap::new();
+        let mut merged = false;
+        for (number, block) in &ours.state.charter.blocks {
+            let Some(keys) = self.keys.block(*number, block) else { continue };
+            let theirs = plan.theirs.contains(number).then(|| plan.entries.get(number)).flatten();
+            let own = ours.head.roots.get(number).copied().flatten();
+            let root = match (theirs, own) {
+                (Some(theirs), _) if !self.merges(&ours, number) => theirs.root(),
+                (Some(theirs), _) => {
+                    let root = self.merge(*number, &keys, arrived, theirs, &ours, &draft)?;
+                    merged |= root.map(|root| root.id) != theirs.root().map(|root| root.id);
+                    root
+                }
+                (None, Some(root)) => Some(graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft)?),
+                (None, None) => None,
+            };
+            roots.insert(*number, root);
+        }
+        draft.truncate_empty();
+        let head_image = draft.snapshot()?;
+        drop(draft);
+        let id_of = |root: Option<Root>| root.map(|root| root.id);
+        let same_as_theirs = roots
+            .iter()
+            .all(|(number, root)| id_of(arrived.entries.get(number).and_then(Listed::root)) == id_of(*root));
+        let views = self.views(&ours.state.policy, &ours.state.charter, &roots);
+        let next = Head { image: head_image, roots, generation: ours.head.generation, changed: Default::default() };
+        match tree.adopt(ours.head.generation, next, views) {
+            Ok(changes) => {
+                let relation = Relation { same_as_theirs, merged };
+                self.settle(arrived, plan, image, changes, relation, ours).map(Some)
+            }
+            Err(Stale) => Ok(None),
+        }
+    }
+
+    fn ours(&self, arrived: &Arrived) -> Result<Ours, EngineError> {
+        let head = self.tree()?.flush()?;
+        let mut inner = self.inner();
+        self.install(&mut inner, &head);
+        let entry_of = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
+        let next = self.next_entries(&inner, &head)?;
+        let changed = next.iter().filter(|(number, listed)| {
+            entry_of(inner.entries.get(number)) != entry_of(Some(listed))
+        });
+        let dirty = changed.map(|(number, _)| *number).collect();
+        let covered =
+            inner.heads.iter().all(|(id, commit)| arrived.commit.covers(commit.session, commit.counter, id));
+        let base = if covered {
+            inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned()
+        } else {
+            inner.versions.base(&inner.heads, (arrived.reference.commit.id, &arrived.commit)).cloned()
+        };
+        let base_entries = match base.as_ref().and_then(|version| Some((version, version.commit.as_ref()?))) {
+            Some((version, commit)) => self.open_catalogue(&version.image, commit)?.1,
+            None => BTreeMap::new(),
+        };
+        let (state, entries, heads) = (inner.state.clone(), inner.entries.clone(), inner.heads.clone());
+        drop(inner);
+        Ok(Ours { head, state, entries, heads, dirty, covered, base, base_entries })
+    }
+
+    /// Whether a block is merged here, rather than taken as it came.
+    fn merges(&self, ours: &Ours, number: &BlockNumber) -> bool {
+        ours.moved(number) && self.may_write(&ours.state.policy, &ours.state.charter, *number)
+    }
+
+    /// Both heads are others': whose commit is in one of them merges. Only where nobody does, this device does.
+    fn postpone(&self, infohash: InfoHash) -> bool {
+        let mut postponed = self.postponed.lock();
+        let times = postponed.entry(infohash).or_insert(0);
+        *times += 1;
+        *times <= POSTPONEMENTS_MAX
+    }
+
+    /// Remembers what the tree now stands on.
+    fn settle(
+        &self,
+        arrived: &Arrived,
+        plan: &Plan,
+        image: Image,
+        changes: Changes,
+        relation: Relation,
+        ours: Ours,
+    ) -> Result<Taken, EngineError> {
+        let tree = self.tree()?;
+        let head = tree.flush()?;
+        let mut inner = self.inner();
+        inner.heads = vec![(arrived.reference.commit.id, arrived.commit.clone())];
+        if !ours.covered && self.keys.publishes() {
+            inner.heads.extend(ours.heads);
+            inner.heads.truncate(HEADS_MAX);
+        }
+        inner.catalogue = arrived.catalogue;
+        inner.entries = plan.entries.clone();
+        inner.state.head = Some(arrived.reference);
+        inner.state.lamport = inner.state.lamport.max(arrived.commit.lamport);
+        inner.published = relation.same_as_theirs.then_some(head.generation);
+        note_conflicts(&mut inner, tree, &changes);
+        self.install(&mut inner, &head);
+        self.keep_arrived(&mut inner, arrived, image);
+        self.save(&inner)?;
+        let outcome = if !plan.refusals.is_empty() {
+            Fetched::Refused
+        } else if relation.merged || !relation.same_as_theirs {
+            Core::count(&self.done.merged);
+            Fetched::Merged
+        } else {
+            Core::count(&self.done.adopted);
+            Fetched::Current
+        };
+        Ok(Taken { outcome, changes })
+    }
+
+    pub(super) fn keep_arrived(&self, inner: &mut Inner, arrived: &Arrived, image: Image) {
+        let commit = Some(arrived.commit.clone());
+        self.keep(inner, Version { reference: arrived.reference, time: now_seconds(), image, commit });
+    }
+
+    fn merge(
+        &self,
+        number: BlockNumber,
+        keys: &crate::crypt::SealKeys,
+        arrived: &Arrived,
+        theirs: &Listed,
+        ours: &Ours,
+        draft: &Arc<Draft>,
+    ) -> Result<Option<Root>, EngineError> {
+        let nodes = self.tree_nodes();
+        let their_source = ImageSource::new(&self.store, &arrived.image);
+        let our_source = ImageSource::new(&self.store, &ours.head.image);
+        // Without any commit of its own this device stands on the empty tree, as everybody did at first.
+        let base_image = match &ours.base {
+            Some(base) => Some(base.image.clone()),
+            None => ours.heads.is_empty().then(|| Image::empty(&self.store)),
+        };
+        let base_source = base_image.as_ref().map(|image| ImageSource::new(&self.store, image));
+        let their_map = Map::new(keys, &their_source, nodes);
+        let our_map = Map::new(keys, &our_source, nodes);
+        let base_map = base_source.as_ref().map(|source| Map::new(keys, source, nodes));
+        let base = base_map.as_ref().zip(base_source.as_ref()).map(|(map, source)| merge::Version {
+            map,
+            root: ours.base_entries.get(&number).and_then(Listed::root),
+            keys,
+            source,
+        });
+        let our_root = ours.head.roots.get(&number).copied().flatten();
+        let our_version = merge::Version { map: &our_map, root: our_root, keys, source: &our_source };
+        let their_version = merge::Version { map: &their_map, root: theirs.root(), keys, source: &their_source };
+        let our_side = self.our_side(our_version, &ours.heads, ours.dirty.contains(&number));
+        let their_side = Side {
+            version: their_version,
+            lamport: arrived.commit.lamport,
+            commit: arrived.reference.commit.id,
+            device: arrived.commit.device,
+            time: arrived.commit.time,
+        };
+        let merged = merge_block(number, base, &our_side, &their_side)?;
+        for conflict in &merged.conflicts {
+            tracing::warn!(name = %String::from_utf8_lossy(&conflict.name), copy = %String::from_utf8_lossy(&conflict.copy), "conflict: both were edited, both are kept");
+        }
+        let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
+        Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)
+    }
+
+    /// Who stands behind this device's side of a merge: the newest commit below the head, or, where there are changes
+    /// that no commit holds yet, the commit that the next one would be.
+    fn our_side<'a>(&self, version: merge::Version<'a>, heads: &[(Id, Arc<Commit>)], dirty: bool) -> Side<'a> {
+        let newest = heads.iter().max_by_key(|(id, commit)| (commit.lamport, *id));
+        match newest {
+            Some((id, commit)) if !dirty => {
+                Side { version, lamport: commit.lamport, commit: *id, device: commit.device, time: commit.time }
+            }
+            _ => {
+                let inner = self.inner();
+                let own = [&inner.state.session.0[..], &inner.state.counter_reserved.to_le_bytes()].concat();
+                Side {
+                    version,
+                    lamport: newest.map_or(0, |(_, commit)| commit.lamport) + 1,
+                    commit: Id(*blake3::hash(&own).as_bytes()),
+                    device: self.keys.device.public(),
+                    time: i64::from(now_seconds()),
+                }
+            }
+        }
+    }
+
+    /// The arrived image with live counts: those of the old head, less what is gone, plus what is new.
+    fn with_live(&self, arrived: &Arrived, plan: &Plan) -> Result<Image, EngineError> {
+        let inner = self.inner();
+        let old = inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned();
+        drop(inner);
+        let mut delta = plan.live.clone();
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        if let Some(old) = &old
+            && let Some(commit) = &old.commit
+        {
+            delta.remove(old.reference.commit.place);
+            delta.remove(commit.charter.place);
+            let source = ImageSource::new(&self.store, &old.image);
+            let root =
+                commit.catalogue.as_ref().map(|(root, place)| Root { level: root.level, id: root.id, place: *place });
+            Map::new(keys, &source, &self.nodes).each_node(root.as_ref(), &mut |place| delta.remove(place))?;
+        }
+        delta.add(arrived.reference.commit.place);
+        delta.add(arrived.commit.charter.place);
+        let source = ImageSource::new(&self.store, &arrived.image);
+        Map::new(keys, &source, &self.nodes).each_node(arrived.catalogue.as_ref(), &mut |place| delta.add(place))?;
+        let empty = Image::empty(&self.store);
+        let old = old.map_or(empty, |version| version.image);
+        Ok(arrived.image.with_live_since(&old, delta.regions()))
+    }
+}
