@@ -1,0 +1,25 @@
+//! Floor 2: what is signed. The record and its policy, the charter, the entries of the catalogue, the commits; their
+//! one encoding each, and the rule that says whose entry counts.
+
+mod admit;
+mod charter;
+mod commit;
+mod content;
+mod entry;
+mod error;
+mod item;
+mod policy;
+mod value;
+
+pub use admit::{Refusal, admit};
+pub use charter::{
+    BlockCharter, CHARTER_BYTES_MAX, Charter, Floor, MEMBERS_MAX, Members, PATH_BYTES_MAX,
+    PATH_COMPONENT_BYTES_MAX, genesis_charter,
+};
+pub use commit::{COMMIT_BYTES_MAX, Commit, VECTOR_SESSIONS_MAX};
+pub use content::content_root;
+pub use entry::{BlockEntry, ENTRY_BYTES_MAX, PARENTS_MAX, RootRef};
+pub use error::RecordError;
+pub use item::SignedItem;
+pub use policy::{Mode, Policy, UnknownMode};
+pub use value::{BLOCKS_MAX, RECORD_BYTES, Record, VERSIONS_MAX, VersionRef};
