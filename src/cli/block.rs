@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::context::Context;
-use super::enact::{Terms, enact};
+use super::enact::{Admin, Terms};
 use super::output::{shown, understood};
 use super::paths;
 use super::policy::{ensure_supported, which};
@@ -14,7 +14,6 @@ use crate::daemon::home::Name;
 use crate::daemon::status::Status;
 use crate::record::{BLOCKS_MAX, BlockCharter, Floor, Mode};
 use clap::{Args, Subcommand};
-use data_encoding::HEXLOWER;
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 
@@ -72,18 +71,14 @@ fn add(context: &Context, name: &Name, path: &OsStr, mode: Mode) -> Outcome {
         return Err(Failure::new(FailureKind::Usage, "the database's root is block 0 already"));
     }
     let shown_path = format!("/{}", shown(&path));
+    let mut admin = Admin::open(context, name)?;
+    ensure_no_block(&admin.terms()?, &path)?;
+    admin.prepare(&path)?;
     let birth = Birth(random()?);
-    let number = enact(context, name, |session, terms| {
-        if let Some(number) = terms.find(None, &path) {
-            return Err(Failure::failed(format!("{shown_path} is block {number} already")));
-        }
+    let number = admin.enact(|terms| {
+        ensure_no_block(terms, &path)?;
         let number = free_number(terms)?;
-        session.ask(Request::Prepare { path_hex: HEXLOWER.encode(&path) })?;
-        let index = usize::from(number.0);
-        if terms.modes.len() <= index {
-            terms.modes.resize(index + 1, Mode::ReadWrite);
-        }
-        terms.modes[index] = mode;
+        terms.set_mode(number, mode);
         let floor = Floor { counter: 0, root: None };
         let block = BlockCharter { path: path.clone(), owner: None, birth, epoch: 0, floor };
         terms.charter.blocks.insert(number, block);
@@ -91,6 +86,13 @@ fn add(context: &Context, name: &Name, path: &OsStr, mode: Mode) -> Outcome {
     })?;
     let added = json!({ "number": number.0, "path": shown_path, "mode": mode.to_string() });
     context.output.result(&added, |_| format!("{shown_path} is block {number}, {mode}"))
+}
+
+fn ensure_no_block(terms: &Terms, path: &[u8]) -> Outcome {
+    match terms.find(None, path) {
+        Some(number) => Err(Failure::failed(format!("/{} is block {number} already", shown(path)))),
+        None => Ok(()),
+    }
 }
 
 /// The lowest number that no block has. A number is used again after its block was removed: its birth tells the two
@@ -111,32 +113,37 @@ fn list(context: &Context, name: &Name) -> Outcome {
 }
 
 fn remove(context: &Context, name: &Name, block: &OsStr) -> Outcome {
-    let (number, path) = enact(context, name, |session, terms| {
-        let number = which(terms, block)?;
-        if number == BlockNumber::ROOT {
-            return Err(Failure::new(FailureKind::Usage, "block 0 is the database's root, which stays"));
-        }
-        let Some(removed) = terms.charter.blocks.remove(&number) else {
-            return Err(Failure::failed(format!("there is no block {number}")));
-        };
-        let below = [removed.path.as_slice(), b"/"].concat();
-        if let Some((inner, _)) =
-            terms.charter.blocks.iter().find(|(_, other)| other.path.starts_with(&below))
-        {
-            return Err(Failure::failed(format!(
-                "block {inner} lies inside block {number}: remove that one first"
-            )));
-        }
-        // A block's directory that passes as fit to become a block is empty.
-        session.ask(Request::Prepare { path_hex: HEXLOWER.encode(&removed.path) })?;
-        terms.modes[usize::from(number.0)] = Mode::ReadWrite;
+    let mut admin = Admin::open(context, name)?;
+    // A block's directory that would do for a new block is empty.
+    let (_, path) = removable(&admin.terms()?, block)?;
+    admin.prepare(&path)?;
+    let (number, path) = admin.enact(|terms| {
+        let (number, path) = removable(terms, block)?;
+        terms.charter.blocks.remove(&number);
+        terms.set_mode(number, Mode::ReadWrite);
         let last = terms.charter.blocks.keys().next_back().map_or(0, |last| usize::from(last.0));
         terms.modes.truncate(last + 1);
-        Ok((number, removed.path))
+        Ok((number, path))
     })?;
     let path = format!("/{}", shown(&path));
     let removed = json!({ "number": number.0, "path": path });
     context.output.result(&removed, |_| format!("{path} is no block any more"))
+}
+
+/// The number and path of a block that nothing keeps from being removed.
+fn removable(terms: &Terms, block: &OsStr) -> Result<(BlockNumber, Vec<u8>), Failure> {
+    let number = which(terms, block)?;
+    if number == BlockNumber::ROOT {
+        return Err(Failure::new(FailureKind::Usage, "block 0 is the database's root, which stays"));
+    }
+    let path = terms.path(number);
+    let below = [path, b"/"].concat();
+    if let Some((inner, _)) = terms.charter.blocks.iter().find(|(_, other)| other.path.starts_with(&below)) {
+        return Err(Failure::failed(format!(
+            "block {inner} lies inside block {number}: remove that one first"
+        )));
+    }
+    Ok((number, path.to_vec()))
 }
 
 fn random() -> Result<[u8; Birth::BYTES], Failure> {

@@ -6,7 +6,7 @@ use super::output::understood;
 use super::session::Session;
 use crate::base::{BlockNumber, DatabaseId, Id};
 use crate::crypt::keys::AdminKey;
-use crate::crypt::seal::SealKeys;
+use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
 use crate::daemon::home::Name;
 use crate::record::{Charter, Floor, Mode, Policy};
@@ -30,7 +30,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// What is in force at an engine.
+    /// What is in force at a database.
     pub fn in_force(session: &mut Session) -> Result<Terms, Failure> {
         let ground: Ground = understood(session.ask(Request::Policy)?)?;
         let unreadable = |what: &str| {
@@ -61,6 +61,20 @@ impl Terms {
         self.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite)
     }
 
+    /// Gives a block a mode.
+    pub fn set_mode(&mut self, number: BlockNumber, mode: Mode) {
+        let index = usize::from(number.0);
+        if self.modes.len() <= index {
+            self.modes.resize(index + 1, Mode::ReadWrite);
+        }
+        self.modes[index] = mode;
+    }
+
+    /// The path of a block, empty for the root and for one that does not exist.
+    pub fn path(&self, number: BlockNumber) -> &[u8] {
+        self.charter.blocks.get(&number).map_or(b"", |block| &block.path)
+    }
+
     /// What a block is now: the floor for its next mode.
     pub fn floor(&self, number: BlockNumber) -> Floor {
         let block = self.ground.blocks.iter().find(|block| block.number == number.0);
@@ -69,55 +83,68 @@ impl Terms {
     }
 }
 
-/// The keys that sign a policy.
-struct Admin {
+/// One who may change the policy of a database, and the line to it.
+pub struct Admin<'a> {
+    name: &'a Name,
     key: AdminKey,
     database: DatabaseId,
     catalogue: SealKeys,
+    session: Session<'a>,
 }
 
-/// Makes one change of the policy: `change` edits the terms in force, again if the database has moved on meanwhile, and
-/// returns what the command reports.
-pub fn enact<T>(
-    context: &Context,
-    name: &Name,
-    mut change: impl FnMut(&mut Session, &mut Terms) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let keyring = context.open_keyring(name)?;
-    let database = keyring.capability.database_id();
-    let admin = match (keyring.capability.admin_key(), &keyring.capability.read_secret) {
-        (Some(key), Some(secret)) => {
-            Admin { key, database, catalogue: SealKeys::catalogue(secret, database) }
-        }
-        _ => {
+impl<'a> Admin<'a> {
+    /// Opens the admin key; refused where this device does not have it.
+    pub fn open(context: &'a Context, name: &'a Name) -> Result<Admin<'a>, Failure> {
+        let keyring = context.open_keyring(name)?;
+        let database = keyring.capability.database_id();
+        let keys = keyring.capability.admin_key().zip(keyring.capability.read_secret.as_ref());
+        let Some((key, secret)) = keys else {
             let held = keyring.capability.kind();
             let message =
                 format!("only the admin of {name} changes its policy; this device has a {held} link");
             return Err(Failure::new(FailureKind::Refused, message));
-        }
-    };
-    let mut session = Session::new(context, name, false)?.with_keyring(keyring);
-    for attempt in 1.. {
-        let mut terms = Terms::in_force(&mut session)?;
-        let report = change(&mut session, &mut terms)?;
-        match session.ask(admin.sign(terms)?) {
-            Ok(_) => return Ok(report),
-            Err(failure) if failure.kind == FailureKind::Moved && attempt < ATTEMPTS_MAX => {
-                sleep(PAUSE * attempt)
-            }
-            Err(failure) => return Err(failure),
-        }
+        };
+        let catalogue = SealKeys::catalogue(secret, database);
+        let session = Session::new(context, name, false)?.with_keyring(keyring);
+        Ok(Admin { name, key, database, catalogue, session })
     }
-    Err(Failure::failed(format!("{name} changes too fast for a new policy; try again")))
-}
 
-impl Admin {
+    /// What is in force.
+    pub fn terms(&mut self) -> Result<Terms, Failure> {
+        Terms::in_force(&mut self.session)
+    }
+
+    /// Makes sure that there is an empty directory at a path.
+    pub fn prepare(&mut self, path: &[u8]) -> Result<(), Failure> {
+        self.session.ask(Request::Prepare { path_hex: HEXLOWER.encode(path) }).map(drop)
+    }
+
+    /// Makes one change: `change` edits the terms in force, again if the database has moved on meanwhile, and returns
+    /// what the command reports.
+    pub fn enact<T>(
+        &mut self,
+        mut change: impl FnMut(&mut Terms) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let mut terms = self.terms()?;
+            let report = change(&mut terms)?;
+            match self.session.ask(self.sign(terms)?) {
+                Ok(_) => return Ok(report),
+                Err(failure) if failure.kind == FailureKind::Moved => sleep(PAUSE * attempt),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::failed(format!("{} changes too fast for a new policy to be made; try again", self.name)))
+    }
+
     fn sign(&self, terms: Terms) -> Result<Request, Failure> {
         let Terms { modes, charter, counter, ground } = terms;
         let full = || Failure::failed("this database has had as many policies as there can be");
         let counter = counter.checked_add(1).ok_or_else(full)?;
+        charter.check().map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
         let bytes = charter.encode();
-        let policy = Policy::sign(&self.key, &self.database, counter, charter.id(&self.catalogue), modes);
+        let id = self.catalogue.blob_id(BlobKind::Charter, &bytes);
+        let policy = Policy::sign(&self.key, &self.database, counter, id, modes);
         Ok(Request::Enact {
             policy_hex: HEXLOWER.encode(&policy.encode()),
             charter_hex: HEXLOWER.encode(&bytes),

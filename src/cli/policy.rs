@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::context::Context;
-use super::enact::{Terms, enact};
+use super::enact::{Admin, Terms};
 use super::output::{short, shown, table};
 use super::paths;
 use super::session::Session;
@@ -73,23 +73,17 @@ pub fn which(terms: &Terms, block: &OsStr) -> Result<BlockNumber, Failure> {
 }
 
 fn set(context: &Context, name: &Name, block: &OsStr, mode: Mode) -> Outcome {
-    let (number, path) = enact(context, name, |_, terms| {
+    let (number, path) = Admin::open(context, name)?.enact(|terms| {
         let number = which(terms, block)?;
-        let floor = terms.floor(number);
-        let changes = terms.mode(number) != mode;
-        let index = usize::from(number.0);
-        if terms.modes.len() <= index {
-            terms.modes.resize(index + 1, Mode::ReadWrite);
-        }
-        terms.modes[index] = mode;
-        let Some(charter) = terms.charter.blocks.get_mut(&number) else {
-            return Err(Failure::failed(format!("there is no block {number}")));
-        };
         // From here on nothing older counts: what the block is now is where its new rules begin.
-        if changes {
-            charter.floor = floor;
+        if terms.mode(number) != mode {
+            let floor = terms.floor(number);
+            if let Some(charter) = terms.charter.blocks.get_mut(&number) {
+                charter.floor = floor;
+            }
         }
-        Ok((number, charter.path.clone()))
+        terms.set_mode(number, mode);
+        Ok((number, terms.path(number).to_vec()))
     })?;
     let path = format!("/{}", shown(&path));
     let done = json!({ "number": number.0, "path": path, "mode": mode.to_string() });

@@ -1,0 +1,460 @@
+//! Devices on one machine: each a home and a mountpoint of its own, on a private DHT. Everything that is started is
+//! ended by its process id when the test ends, whichever way it ends.
+
+use serde_json::Value;
+use std::cell::Cell;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc;
+use std::thread::{sleep, spawn};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_kilofs");
+/// A bound for what comes soon on an idle machine, wide enough for a busy one.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+/// What every device calls the database.
+pub const NAME: &str = "shared";
+const NODES: u16 = 8;
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    /// The standard output of a command that must have succeeded.
+    #[track_caller]
+    pub fn expect(self, what: &str) -> String {
+        assert_eq!(self.code, Some(0), "{what}: {self:?}");
+        self.out
+    }
+}
+
+/// Runs a command to its end, or kills it at the deadline.
+pub fn run_within(command: &mut Command, input: &[u8], deadline: Duration) -> Done {
+    let shown = format!("{command:?}");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // A command that does not read its input closes the pipe.
+    let feed = spawn(move || _ = stdin.write_all(&input));
+    let collect = |mut pipe: Box<dyn Read + Send>| {
+        spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let out = collect(Box::new(child.stdout.take().unwrap()));
+    let err = collect(Box::new(child.stderr.take().unwrap()));
+    let end = Instant::now() + deadline;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!(
+                "{shown} was not done within {deadline:?}: {} {}",
+                out.join().unwrap(),
+                err.join().unwrap()
+            );
+        }
+        sleep(Duration::from_millis(5));
+    };
+    feed.join().unwrap();
+    Done { code: status.code(), out: out.join().unwrap(), err: err.join().unwrap() }
+}
+
+/// Runs a program that must succeed.
+#[track_caller]
+pub fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory);
+    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+    for role in ["AUTHOR", "COMMITTER"] {
+        command
+            .env(format!("GIT_{role}_NAME"), "tester")
+            .env(format!("GIT_{role}_EMAIL"), "tester@example.org");
+    }
+    run_within(&mut command, b"", PATIENCE * 2).expect(&format!("{program} {arguments:?}"))
+}
+
+/// Looks until something is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not so within {PATIENCE:?}: {what}");
+        sleep(LOOK);
+    }
+}
+
+/// Consecutive UDP ports that are free now; no two callers of one process get the same.
+fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let spread = u16::try_from(std::process::id() % 20_000).unwrap();
+    _ = NEXT.compare_exchange(0, 20_000 + spread, Ordering::SeqCst, Ordering::SeqCst);
+    for _ in 0..500 {
+        let first = NEXT.fetch_add(count, Ordering::SeqCst);
+        let bound: Vec<_> = (first..first + count).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
+        if bound.iter().all(Result::is_ok) {
+            return first;
+        }
+    }
+    panic!("no {count} consecutive UDP ports are free");
+}
+
+/// A child that writes one line when it is usable, and is killed when dropped.
+pub struct Service {
+    child: Child,
+    pub line: String,
+}
+
+impl Service {
+    pub fn start(command: &mut Command) -> Service {
+        let shown = format!("{command:?}");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pipe = BufReader::new(child.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        spawn(move || {
+            let mut line = String::new();
+            _ = pipe.read_line(&mut line);
+            // The pipe stays open, so that whatever is written to it later harms nobody.
+            _ = sender.send((line, pipe));
+        });
+        let mut service = Service { child, line: String::new() };
+        let (line, pipe) =
+            receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{shown} is not usable"));
+        std::mem::forget(pipe);
+        service.line = line.trim().to_owned();
+        assert!(!service.line.is_empty(), "{shown} ended at once");
+        service
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A private DHT and a directory for devices.
+pub struct World {
+    directory: TempDir,
+    first_port: u16,
+    dht: Option<Service>,
+}
+
+impl World {
+    /// A world with a running DHT.
+    pub fn new() -> World {
+        assert!(
+            Path::new("/dev/fuse").exists(),
+            "these tests mount: they need /dev/fuse (and the package fuse3)"
+        );
+        let mut world =
+            World { directory: tempfile::tempdir().unwrap(), first_port: free_ports(NODES), dht: None };
+        world.start_dht();
+        world
+    }
+
+    /// A world whose DHT is of somebody else's making.
+    pub fn on(make: impl FnOnce(u16) -> Service) -> World {
+        let first_port = free_ports(NODES);
+        World { directory: tempfile::tempdir().unwrap(), first_port, dht: Some(make(first_port)) }
+    }
+
+    /// Starts the DHT, empty, on the ports that it always has.
+    pub fn start_dht(&mut self) {
+        let mut command = Command::new(BINARY);
+        command.args(["testnet", "--nodes", &NODES.to_string(), "--port", &self.first_port.to_string()]);
+        self.dht = Some(Service::start(&mut command));
+    }
+
+    /// Ends the DHT and forgets what it held.
+    pub fn stop_dht(&mut self) {
+        self.dht = None;
+    }
+
+    /// What to give to `--bootstrap`.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.first_port)
+    }
+
+    /// A directory of the world's.
+    pub fn place(&self, label: &str) -> PathBuf {
+        let place = self.directory.path().join(label);
+        std::fs::create_dir_all(&place).unwrap();
+        place
+    }
+
+    /// A device without a database.
+    pub fn device(&self, label: &str) -> Device {
+        let home = self.place(label).join("home");
+        let mount = self.place(label).join("mount");
+        std::fs::create_dir_all(&mount).unwrap();
+        Device { home, mount, bootstrap: self.bootstrap(), pid: Cell::new(None) }
+    }
+
+    /// A device that has created the database and mounted it.
+    pub fn creator(&self, label: &str) -> Device {
+        let device = self.device(label);
+        device.create();
+        device.mount();
+        device
+    }
+
+    /// A device that has joined `other`'s database with a link of a kind and mounted it.
+    pub fn joined(&self, label: &str, other: &Device, kind: &str) -> Device {
+        let device = self.device(label);
+        device.join(&other.link(kind));
+        device.mount();
+        device
+    }
+}
+
+/// One device: a home, a mountpoint, perhaps an engine.
+pub struct Device {
+    pub home: PathBuf,
+    pub mount: PathBuf,
+    bootstrap: String,
+    pid: Cell<Option<u32>>,
+}
+
+impl Device {
+    /// The command line of a command at this device.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.arg("--home").arg(&self.home).args(arguments).env_remove("KILOFS_HOME");
+        command
+    }
+
+    /// Runs a command of kilofs to its end.
+    pub fn kilofs(&self, arguments: &[&str]) -> Done {
+        run_within(&mut self.command(arguments), b"", PATIENCE * 2)
+    }
+
+    /// The output of a command that must succeed.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.kilofs(arguments).expect(&format!("{arguments:?}"))
+    }
+
+    /// The JSON of a command that must succeed.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let arguments = [arguments, &["--json"]].concat();
+        serde_json::from_str(&self.ok(&arguments)).unwrap()
+    }
+
+    fn network(&self) -> [&str; 6] {
+        ["--bootstrap", &self.bootstrap, "--listen", "127.0.0.1:0", "--poll-interval", "0.5"]
+    }
+
+    /// Makes the database.
+    #[track_caller]
+    pub fn create(&self) {
+        self.ok(&[&["create", NAME, "--no-passphrase"], &self.network()[..]].concat());
+    }
+
+    /// Takes the database from a link.
+    #[track_caller]
+    pub fn join(&self, link: &str) {
+        let mut command = self.command(&[&["join", NAME, "--no-passphrase"], &self.network()[..]].concat());
+        run_within(&mut command, link.as_bytes(), PATIENCE).expect("join");
+    }
+
+    /// A link of a kind: `write`, `read`, `mirror`, `admin`.
+    #[track_caller]
+    pub fn link(&self, kind: &str) -> String {
+        self.ok(&["link", NAME, &format!("--{kind}")])
+    }
+
+    /// Mounts.
+    #[track_caller]
+    pub fn mount(&self) {
+        self.mount_with(&[]);
+    }
+
+    /// Mounts with more flags.
+    #[track_caller]
+    pub fn mount_with(&self, flags: &[&str]) {
+        let directory = self.mount.to_str().unwrap();
+        let status = self.json(&[&["mount", NAME, directory], flags].concat());
+        self.pid.set(Some(pid(&status)));
+    }
+
+    /// Mirrors.
+    #[track_caller]
+    pub fn mirror(&self) {
+        let status = self.json(&["mirror", NAME]);
+        self.pid.set(Some(pid(&status)));
+    }
+
+    /// Ends the mount as a person does; the engine must be gone when that returns.
+    #[track_caller]
+    pub fn umount(&self) {
+        self.ok(&["umount", self.mount.to_str().unwrap()]);
+        self.ended();
+    }
+
+    /// Ends the mirror.
+    #[track_caller]
+    pub fn end_mirror(&self) {
+        self.ok(&["umount", NAME]);
+        self.ended();
+    }
+
+    #[track_caller]
+    fn ended(&self) {
+        let pid = self.pid.take().unwrap();
+        assert!(!is_ours(pid), "the engine (process {pid}) outlived its unmount");
+    }
+
+    /// The process id of the engine.
+    pub fn pid(&self) -> u32 {
+        self.pid.get().unwrap()
+    }
+
+    /// Kills the engine without warning. The mountpoint stays behind, dead.
+    pub fn kill9(&self) {
+        let pid = self.pid.take().unwrap();
+        kill(pid);
+        wait_until("a killed engine is gone", || !is_ours(pid));
+    }
+
+    /// The object of `status`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.json(&["status", NAME])
+    }
+
+    /// Publishes and fetches.
+    #[track_caller]
+    pub fn sync(&self) {
+        self.ok(&["sync", NAME, "--timeout", "60"]);
+    }
+
+    /// The id of the whole content.
+    #[track_caller]
+    pub fn root(&self) -> String {
+        self.status()["root"].as_str().expect("a root").to_owned()
+    }
+
+    /// A path in the mount.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.mount.join(inside)
+    }
+
+    /// Writes a file in the mount.
+    #[track_caller]
+    pub fn write(&self, inside: &str, content: &[u8]) {
+        std::fs::write(self.path(inside), content).unwrap_or_else(|error| panic!("{inside}: {error}"));
+    }
+
+    /// Waits until a file in the mount holds exactly `content`.
+    #[track_caller]
+    pub fn awaits(&self, inside: &str, content: &[u8]) {
+        let path = self.path(inside);
+        wait_until(&format!("{} holds what was written", path.display()), || {
+            std::fs::read(&path).is_ok_and(|found| found == content)
+        });
+    }
+
+    /// The only log of this device.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home.join(format!("log/{NAME}.log"))).unwrap_or_default()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid.take() {
+            kill(pid);
+        }
+        // Most are unmounted already; what fails here fails because there is nothing to do.
+        _ = rustix::mount::unmount(&self.mount, rustix::mount::UnmountFlags::DETACH)
+            .or_else(|_| fusermount(&self.mount).ok_or(rustix::io::Errno::PERM));
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            let shown = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            _ = writeln!(std::io::stderr(), "--- {}\n{shown}", self.home.display());
+        }
+    }
+}
+
+fn fusermount(mount: &Path) -> Option<()> {
+    let output = Command::new("fusermount3").args(["-u", "-z", "-q"]).arg(mount).output().ok()?;
+    output.status.success().then_some(())
+}
+
+fn pid(status: &Value) -> u32 {
+    u32::try_from(status["pid"].as_u64().expect("an engine has a process id")).unwrap()
+}
+
+/// Whether a process id belongs to a live process of the binary under test.
+fn is_ours(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| exe == Path::new(BINARY).canonicalize().unwrap())
+}
+
+fn kill(pid: u32) {
+    let Some(process) = rustix::process::Pid::from_raw(pid.cast_signed()) else { return };
+    if is_ours(pid) {
+        _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+    }
+}
+
+/// Waits until devices hold the same content, all of it published.
+#[track_caller]
+pub fn await_agreement(devices: &[&Device]) -> String {
+    let mut root = String::new();
+    wait_until("all devices hold the same content", || {
+        let statuses: Vec<Value> = devices.iter().map(|device| device.status()).collect();
+        root = statuses[0]["root"].as_str().unwrap_or_default().to_owned();
+        !root.is_empty()
+            && statuses.iter().all(|status| status["root"] == *root && status["published"] == true)
+    });
+    root
+}
+
+/// A small generator: the same bytes for the same seed on every machine (splitmix64).
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
+        bytes.truncate(count);
+        bytes
+    }
+}

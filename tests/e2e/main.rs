@@ -1,0 +1,13 @@
+//! What a person does, done with the built binary: real mounts, real loopback networks, one home a device. Nothing here
+//! measures time; deadlines are bounds on waiting.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod harness;
+mod interop;
+mod journey;
+mod leaks;
+mod mirror;
+mod policy;
+mod trees;
