@@ -51,8 +51,8 @@ impl Boundary {
 
     /// Cuts one whole run into its nodes.
     pub(super) fn split(&self, mut run: Vec<Entry>) -> Vec<Vec<Entry>> {
-        if run.is_empty() || fits(run.len(), run.iter().map(weight).sum()) {
-            return if run.is_empty() { Vec::new() } else { vec![run] };
+        if run.is_empty() {
+            return Vec::new();
         }
         let measures: Vec<Measure> = run.iter().map(|entry| self.measure(entry)).collect();
         let mut nodes: Vec<Vec<Entry>> =
@@ -85,6 +85,9 @@ fn fits(entries: usize, weight: usize) -> bool {
 /// The recursive split is a walk from the top of the Cartesian tree of the hashes of all but the last entry. Its
 /// parts are found in linear time, so that keys chosen to form one endless run cost their maker's peers no more.
 fn cuts(run: &[Measure]) -> Vec<usize> {
+    if run.is_empty() || fits(run.len(), run.iter().map(|measure| measure.weight).sum()) {
+        return Vec::new();
+    }
     let tree = Cartesian::new(&run[..run.len() - 1]);
     let mut weights = Vec::with_capacity(run.len() + 1);
     weights.push(0);
@@ -190,7 +193,7 @@ impl RunCheck {
     pub(super) fn finish(&mut self) -> bool {
         let (run, mut ends) = (std::mem::take(&mut self.run), std::mem::take(&mut self.ends));
         ends.pop();
-        let right = !self.whole || run.is_empty() || cuts(&run) == ends;
+        let right = !self.whole || cuts(&run) == ends;
         self.whole = true;
         right
     }

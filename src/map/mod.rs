@@ -1,7 +1,7 @@
 //! Floor 2: the Merkle map, an ordered map of byte strings whose id is a function of its content alone.
 //!
 //! A map is a tree of sealed nodes. A node's entries are keys with values (level 0) or its children's last keys
-//! with their ids (above). Where a node ends is decided by [`boundary`], by keys and sizes alone, so equal contents
+//! with their ids (above). Where a node ends is decided by keys and sizes alone (`boundary`), so equal contents
 //! give equal ids whatever the history. Where children and objects lie is kept beside the logical content, outside
 //! the id: moving them changes no id.
 //!
