@@ -9,7 +9,7 @@ use std::fmt;
 macro_rules! signing_key {
     ($(#[$meta:meta])* $name:ident, $public:ident) => {
         $(#[$meta])*
-        #[derive(Clone)]
+        #[derive(Clone, PartialEq, Eq)]
         pub struct $name(SigningKey);
 
         impl $name {

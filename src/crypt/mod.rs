@@ -1,13 +1,23 @@
 //! Floor 1: keys, what is derived from them, and the sealing of everything that leaves memory.
 
+pub mod keyring;
 pub mod keys;
+pub mod link;
 pub mod record_key;
 pub mod seal;
 pub mod secret;
 
+mod capability;
 mod cipher;
+mod passphrase;
 
+pub use capability::{Capability, Kind};
+pub use keyring::{Keyring, KeyringError};
 pub use keys::{AdminKey, DatabaseKey, DeviceKey, database_id, verify};
+pub use link::LinkError;
+pub use passphrase::Argon2Cost;
 pub use record_key::{Purpose, RecordKey};
-pub use seal::{BlobKind, LocalKind, OpenNode, Scope, SealKeys, Tampered};
+pub use seal::{
+    BLOB_OVERHEAD, BlobKind, CHUNK_OVERHEAD, LocalKind, NODE_OVERHEAD, OpenNode, Scope, SealKeys, Tampered,
+};
 pub use secret::{Context, Secret};

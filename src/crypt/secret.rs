@@ -68,6 +68,11 @@ impl Secret {
         &self.0
     }
 
+    /// The bytes, to be filled in.
+    pub(super) fn expose_mut(&mut self) -> &mut [u8; 32] {
+        &mut self.0
+    }
+
     /// The key for `context`: BLAKE3 `derive_key` over this secret and the parts, each behind its length (8 bytes).
     pub fn derive(&self, context: Context, parts: &[&[u8]]) -> Secret {
         let length = Self::BYTES + parts.iter().map(|part| 8 + part.len()).sum::<usize>();

@@ -1,0 +1,233 @@
+//! What a link gives: one of four sets of keys, each of which contains the weaker ones.
+
+use super::keys::{AdminKey, DatabaseKey, database_id, is_usable};
+use super::record_key::RecordKey;
+use super::secret::Secret;
+use crate::base::{DatabaseId, Malformed, PublicKey, Reader, Writer};
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// What a capability allows; the weaker is the smaller.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// Follow, keep and seed without being able to read.
+    Mirror = 0,
+    /// Read.
+    Read = 1,
+    /// Read and publish.
+    Write = 2,
+    /// Everything, the policy included.
+    Admin = 3,
+}
+
+impl Kind {
+    /// All, the weakest first.
+    pub const ALL: [Kind; 4] = [Kind::Mirror, Kind::Read, Kind::Write, Kind::Admin];
+
+    /// As links name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Mirror => "mirror",
+            Kind::Read => "read",
+            Kind::Write => "write",
+            Kind::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The keys of one database that one holder has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Capability {
+    /// Verifies policies; names the database.
+    pub admin_public: PublicKey,
+    /// Where the record lies.
+    pub database_public: PublicKey,
+    /// Opens the record.
+    pub record_key: RecordKey,
+    /// Opens blocks.
+    pub read_secret: Option<Secret>,
+    /// Signs the record.
+    pub database_seed: Option<Secret>,
+    /// Signs policies.
+    pub admin_seed: Option<Secret>,
+    /// No policy below this is accepted: the one in force when the link was made.
+    pub policy_counter: u32,
+    /// No record below this is accepted: the newest when the link was made.
+    pub seq: i64,
+}
+
+impl Capability {
+    /// All of a new database.
+    pub fn create(admin: &AdminKey, database: &DatabaseKey, read_secret: Secret) -> Capability {
+        Capability {
+            admin_public: admin.public(),
+            database_public: database.public(),
+            record_key: RecordKey::of(&read_secret),
+            read_secret: Some(read_secret),
+            database_seed: Some(database.seed()),
+            admin_seed: Some(admin.seed()),
+            policy_counter: 0,
+            seq: 0,
+        }
+    }
+
+    /// What it allows.
+    pub fn kind(&self) -> Kind {
+        match (&self.read_secret, &self.database_seed, &self.admin_seed) {
+            (Some(_), Some(_), Some(_)) => Kind::Admin,
+            (Some(_), Some(_), None) => Kind::Write,
+            (Some(_), None, _) => Kind::Read,
+            (None, ..) => Kind::Mirror,
+        }
+    }
+
+    /// The part of it that gives `kind`; none if it gives less itself.
+    pub fn weakened(&self, kind: Kind) -> Option<Capability> {
+        if kind > self.kind() {
+            return None;
+        }
+        let mut weaker = self.clone();
+        if kind < Kind::Admin {
+            weaker.admin_seed = None;
+        }
+        if kind < Kind::Write {
+            weaker.database_seed = None;
+        }
+        if kind < Kind::Read {
+            weaker.read_secret = None;
+        }
+        Some(weaker)
+    }
+
+    /// The database.
+    pub fn database_id(&self) -> DatabaseId {
+        database_id(&self.admin_public)
+    }
+
+    /// Signs the record, where this capability may.
+    pub fn database_key(&self) -> Option<DatabaseKey> {
+        self.database_seed.as_ref().map(|seed| DatabaseKey::from_seed(seed.expose()))
+    }
+
+    /// Signs policies, where this capability may.
+    pub fn admin_key(&self) -> Option<AdminKey> {
+        self.admin_seed.as_ref().map(|seed| AdminKey::from_seed(seed.expose()))
+    }
+
+    /// Its bytes without its kind. What can be derived is left out.
+    pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut writer = Writer(Vec::with_capacity(Self::BYTES_MAX));
+        let kind = self.kind();
+        if kind < Kind::Admin {
+            writer.raw(&self.admin_public.0);
+        }
+        if kind < Kind::Write {
+            writer.raw(&self.database_public.0);
+        }
+        let secrets = [&self.read_secret, &self.database_seed, &self.admin_seed];
+        match kind {
+            Kind::Mirror => _ = writer.raw(self.record_key.secret().expose()),
+            _ => secrets
+                .into_iter()
+                .take(kind as usize)
+                .flatten()
+                .for_each(|secret| _ = writer.raw(secret.expose())),
+        }
+        writer.varint(u64::from(self.policy_counter)).varint(u64::try_from(self.seq).unwrap_or(0));
+        Zeroizing::new(writer.0)
+    }
+
+    /// Three keys of 32, a varint of five, one of ten.
+    const BYTES_MAX: usize = 3 * 32 + 5 + 10;
+
+    /// Reads what [`Capability::encode`] wrote for a capability of this kind.
+    pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<Capability, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let mut public = |is_there: bool| is_there.then(|| reader.array().map(PublicKey)).transpose();
+        let admin_public = public(kind < Kind::Admin)?;
+        let database_public = public(kind < Kind::Write)?;
+        let mut secret =
+            |weakest: Kind| (kind >= weakest).then(|| reader.array().map(Secret::new)).transpose();
+        let first = secret(Kind::Mirror)?.ok_or(Malformed)?;
+        let database_seed = secret(Kind::Write)?;
+        let admin_seed = secret(Kind::Admin)?;
+        let policy_counter = u32::try_from(reader.varint()?).map_err(|_| Malformed)?;
+        let seq = i64::try_from(reader.varint()?).map_err(|_| Malformed)?;
+        reader.end()?;
+        let derived_admin = admin_seed.as_ref().map(|seed| AdminKey::from_seed(seed.expose()).public());
+        let derived_database =
+            database_seed.as_ref().map(|seed| DatabaseKey::from_seed(seed.expose()).public());
+        let admin_public = admin_public.or(derived_admin).filter(is_usable).ok_or(Malformed)?;
+        let database_public = database_public.or(derived_database).filter(is_usable).ok_or(Malformed)?;
+        let (record_key, read_secret) = match kind {
+            Kind::Mirror => (RecordKey::new(first), None),
+            _ => (RecordKey::of(&first), Some(first)),
+        };
+        Ok(Capability {
+            admin_public,
+            database_public,
+            record_key,
+            read_secret,
+            database_seed,
+            admin_seed,
+            policy_counter,
+            seq,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn full() -> Capability {
+        let (admin, database) = (AdminKey::from_seed(&[1; 32]), DatabaseKey::from_seed(&[2; 32]));
+        let capability = Capability::create(&admin, &database, Secret::new([3; 32]));
+        Capability { policy_counter: 70_000, seq: 1 << 40, ..capability }
+    }
+
+    #[test]
+    fn each_kind_survives_and_gives_the_weaker_ones() {
+        for kind in Kind::ALL {
+            let capability = full().weakened(kind).unwrap();
+            assert_eq!(capability.kind(), kind);
+            assert_eq!(Capability::decode(kind, &capability.encode()).as_ref(), Ok(&capability));
+            assert_eq!(capability.database_id(), full().database_id());
+            for other in Kind::ALL {
+                assert_eq!(capability.weakened(other).is_some(), other <= kind, "{kind} {other}");
+                if other != kind {
+                    let decoded = Capability::decode(other, &capability.encode());
+                    assert_ne!(decoded.as_ref(), Ok(&capability), "{kind} as {other}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_fits_its_buffer() {
+        let capability = Capability { policy_counter: u32::MAX, seq: i64::MAX, ..full() };
+        for kind in Kind::ALL {
+            assert!(capability.weakened(kind).unwrap().encode().len() <= Capability::BYTES_MAX, "{kind}");
+        }
+    }
+
+    #[test]
+    fn keys_under_which_anything_verifies_are_refused() {
+        let mut capability = full().weakened(Kind::Mirror).unwrap();
+        capability.admin_public = PublicKey([0; 32]);
+        assert_eq!(Capability::decode(Kind::Mirror, &capability.encode()), Err(Malformed));
+    }
+
+    #[test]
+    fn a_capability_does_not_show_its_secrets() {
+        assert!(!format!("{:?}", full()).contains("3, 3, 3"));
+        assert_eq!(format!("{:?}", full()).matches("Secret(…)").count(), 4);
+    }
+}
