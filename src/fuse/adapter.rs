@@ -121,7 +121,7 @@ impl Filesystem for Adapter {
         let time = |time: TimeOrNow| chosen_time(time).map_or(SetTime::Now, SetTime::At);
         let mode = mode.map(permissions);
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        reply_attr(reply, self.0.set_attr(inode(number), &change));
+        reply_attr(reply, self.0.set_attr(inode(number), change));
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {

@@ -17,7 +17,7 @@ impl Shared {
         Ok((self.tree.attr(inode)?, CACHE_FOR))
     }
 
-    pub fn set_attr(&self, inode: Inode, change: &SetAttr) -> Result<(Attr, Duration), Refusal> {
+    pub fn set_attr(&self, inode: Inode, change: SetAttr) -> Result<(Attr, Duration), Refusal> {
         if shelf::holds(inode) {
             return Err(Refusal::ReadOnlyShelf);
         }

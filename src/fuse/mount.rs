@@ -103,9 +103,10 @@ impl Mounted {
         self.herald.lock().tell(changes);
     }
 
-    /// Tells the kernel to let go of versions that the host lists no more. Returns at once.
-    pub fn retire(&self) {
-        self.herald.lock().retire();
+    /// Tells the kernel to look anew at what [`Host::versions`] and [`Host::refused`] list, and to let go of what
+    /// they list no more (until then it may pin an old version's bytes). Returns at once.
+    pub fn notify_shelf(&self) {
+        self.herald.lock().tell_shelf();
     }
 
     /// Waits until the kernel knows all that was notified so far; false if it does not within `patience`.
@@ -147,6 +148,10 @@ impl Mounted {
 
     /// Takes the mount off its directory, if it is still there.
     pub fn unmount(&self, how: Unmount) -> Result<(), MountError> {
+        // Device numbers are used again at once: once the session has ended well, what is there is not ours.
+        if matches!(*self.ended.result.lock(), Some(Ok(()))) {
+            return Ok(());
+        }
         match mountpoint::top_mount(&self.path) {
             Some(line) if Some(&line.device) == self.device.as_ref() => mountpoint::take_off(&self.path, how),
             _ => Ok(()),

@@ -1,6 +1,7 @@
 //! The directory that a database is mounted on: what is there now, and how to take a mount off it.
 
 use super::MountError;
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::OsString;
@@ -134,13 +135,14 @@ fn resolve(dir: &Path) -> Result<PathBuf, MountError> {
     Ok(parent.join(name))
 }
 
-/// Whether `path` is a directory, asked in a thread of its own because a hung mount never answers.
+/// Whether `path` is a directory. Asked in a thread of its own, because a hung mount never answers, and past the
+/// kernel's cache, because that answers for a dead one.
 fn answer(path: &Path) -> Result<Result<bool, Errno>, MountError> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     let asked = path.to_owned();
     std::thread::spawn(move || {
-        let answer = rustix::fs::stat(&asked)
-            .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory);
+        let answer = rustix::fs::statx(CWD, &asked, AtFlags::STATX_FORCE_SYNC, StatxFlags::TYPE)
+            .map(|stat| FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory);
         // The asker may have given up.
         let _ = sender.send(answer);
     });

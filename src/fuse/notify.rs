@@ -29,8 +29,8 @@ pub(super) enum Notice {
     Changes(Changes),
     /// Tell of one inode.
     Inode(Inode),
-    /// Let go of versions that the host lists no more.
-    Retired,
+    /// Look anew at what lies on the shelf.
+    Shelf,
     /// Say when everything before this is done.
     Settle(Sender<()>),
     /// End.
@@ -64,9 +64,9 @@ impl Herald {
         let _ = self.notices.send(Notice::Changes(changes));
     }
 
-    /// Lets go of versions that the host lists no more.
-    pub fn retire(&self) {
-        let _ = self.notices.send(Notice::Retired);
+    /// The host lists other old trees than before.
+    pub fn tell_shelf(&self) {
+        let _ = self.notices.send(Notice::Shelf);
     }
 
     /// Hears when the kernel was told everything that was put in the queue before.
@@ -100,7 +100,7 @@ impl Voice {
                 Notice::Changes(changes) if changes.too_many => self.everything(),
                 Notice::Changes(changes) => self.exactly(&changes),
                 Notice::Inode(inode) => self.inode(inode),
-                Notice::Retired => {}
+                Notice::Shelf => {}
                 Notice::Settle(done) => drop(done.send(())),
                 Notice::Stop => return,
             }
