@@ -257,6 +257,8 @@ impl State<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const DEVICE: DeviceId = DeviceId([0xab; 32]);

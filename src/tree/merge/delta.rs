@@ -226,11 +226,14 @@ pub(super) fn bytes_of(entry: &Entry) -> Vec<u8> {
     entry.value.to_vec()
 }
 
+/// Is shown a key with its entries in an old and a new version.
+type Visitor<'v> = dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), MergeError> + 'v;
+
 /// Visits every key whose value differs between two versions, which may lie in different images.
 pub(super) fn differences(
     old: &Version<'_>,
     new: &Version<'_>,
-    visit: &mut dyn FnMut(&[u8], Option<&Entry>, Option<&Entry>) -> Result<(), MergeError>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), MergeError> {
     old.map.diff_with(old.root.as_ref(), new.map, new.root.as_ref(), visit)
 }

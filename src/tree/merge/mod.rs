@@ -56,26 +56,13 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use super::version::Version;
 use crate::base::{BlockNumber, DeviceId, Id, Inode, Place};
-use crate::crypt::SealKeys;
-use crate::map::{Fetch, Map, MapError, Root};
+use crate::map::{MapError, Root};
 use std::cmp::Ordering;
 
 pub use apply::{Target, apply_merged};
 pub use copies::conflict_name;
-
-/// One state of a block in its own image: places of different versions name different bytes.
-#[derive(Clone, Copy)]
-pub struct Version<'a> {
-    /// Reads nodes out of this version's image.
-    pub map: &'a Map<'a>,
-    /// The block's root in it; `None` is the empty block.
-    pub root: Option<Root>,
-    /// Opens the chunks.
-    pub keys: &'a SealKeys,
-    /// Reads sealed chunks out of this version's image.
-    pub source: &'a dyn Fetch,
-}
 
 /// One of the two versions to merge, and the commit that it comes from.
 #[derive(Clone, Copy)]

@@ -1,6 +1,7 @@
 //! Long random histories on both sides, from seeds.
 
-use super::model::{Authors, Fs, merge};
+use super::model::Fs;
+use super::stored::{Authors, merge};
 
 /// SplitMix64: small, seeded, the same everywhere.
 struct Dice(u64);

@@ -6,3 +6,4 @@ mod histories;
 mod model;
 mod pairs;
 mod rules;
+mod stored;

@@ -1,6 +1,7 @@
 //! Every pair of operations on the same things, with either side winning, with and without a base.
 
-use super::model::{Authors, Fs, merge};
+use super::model::Fs;
+use super::stored::{Authors, merge};
 
 type Operation = (&'static str, fn(&mut Fs, &str) -> Option<()>);
 

@@ -1,6 +1,7 @@
 //! What each rule comes to, by example.
 
-use super::model::{Authors, Fs, merge};
+use super::model::Fs;
+use super::stored::{Authors, merge};
 use crate::tree::merge::Merged;
 
 const A_WINS: Authors = Authors { lamport: [2, 1] };
@@ -185,6 +186,29 @@ fn one_number_for_two_things_is_told_apart() {
         assert_eq!(fs.data("a/inside"), Some(&b"inside a"[..]));
         assert_eq!(fs.data("b"), Some(&b"file b ".repeat(3000)[..]));
         assert_eq!(fs.data("c/inside"), Some(&b"inside c"[..]));
+        assert!(report.conflicts.is_empty());
+    }
+}
+
+#[test]
+fn a_file_of_which_both_removed_another_name_stays() {
+    let mut base = base();
+    base.link("d/g", "e/g").unwrap();
+    let (mut one, mut two) = (base.on_device(1), base.on_device(2));
+    one.remove("d/g").unwrap();
+    two.remove("e/g").unwrap();
+    let (fs, report) = merge(Some(&base), &one, &two, A_WINS);
+    assert_eq!((fs.data("d/g"), fs.data("e/g")), (None, Some(&b"old g"[..])));
+    assert!(report.conflicts.is_empty());
+}
+
+#[test]
+fn a_new_directory_joins_the_older_one_of_its_name() {
+    for authors in [A_WINS, B_WINS] {
+        let make: Change = |fs| fs.mkdir("new").and_then(|()| fs.create("new/x", b"x"));
+        let (fs, report) = merged(make, |fs| fs.rename("d", "new"), authors);
+        assert_eq!(fs.look("new"), base().look("d"));
+        assert_eq!(fs.data("new/x").and(fs.data("new/g")), Some(&b"old g"[..]));
         assert!(report.conflicts.is_empty());
     }
 }
