@@ -162,7 +162,8 @@ impl SealKeys {
         self.id(&header, logical)
     }
 
-    /// Opens a map's node: tag and id must agree.
+    /// Opens a map's node: tag, id and nonce must agree. The nonce names the placements too: whoever holds the keys and
+    /// used it for others would show devices with a warm cache something else than those without.
     pub fn open_node(&self, level: u8, id: &Id, sealed: &[u8]) -> Result<OpenNode, Tampered> {
         let header = self.header(NODE, level, [0, 0], 0);
         let mut plain = self.0.cipher.open_with_nonce(header.associated(), sealed).ok_or(Tampered)?;
@@ -173,7 +174,9 @@ impl SealKeys {
         }
         let placements = plain.split_off(end);
         plain.drain(..LENGTH_BYTES);
-        let opens = self.node_id(level, &plain) == *id;
+        let header = self.header(NODE, level, [0, 0], plain.len());
+        let nonce = self.nonce(&header, &[&plain, &placements]);
+        let opens = self.id(&header, &plain) == *id && sealed.starts_with(&nonce);
         if opens { Ok(OpenNode { logical: plain, placements }) } else { Err(Tampered) }
     }
 
@@ -191,11 +194,13 @@ impl SealKeys {
         self.id(&header, plain)
     }
 
-    /// Opens a blob: tag and id must agree.
+    /// Opens a blob: tag, id and nonce must agree.
     pub fn open_blob(&self, kind: BlobKind, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, Tampered> {
         let header = self.header(kind as u8, 0, [0, 0], 0);
         let plain = self.0.cipher.open_with_nonce(header.associated(), sealed).ok_or(Tampered)?;
-        if self.blob_id(kind, &plain) == *id { Ok(plain) } else { Err(Tampered) }
+        let header = self.header(kind as u8, 0, [0, 0], plain.len());
+        let opens = self.id(&header, &plain) == *id && sealed.starts_with(&self.nonce(&header, &[&plain]));
+        if opens { Ok(plain) } else { Err(Tampered) }
     }
 
     fn header(&self, kind: u8, level: u8, context: [u64; 2], length: usize) -> Header {
