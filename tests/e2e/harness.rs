@@ -1,105 +1,21 @@
 //! Devices on one machine: each a home and a mountpoint of its own, on a private DHT. Everything that is started is
 //! ended by its process id when the test ends, whichever way it ends.
 
+use super::process::{Done, PATIENCE, Service, run_within, wait_until};
 use serde_json::Value;
-use std::cell::Cell;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc;
-use std::thread::{sleep, spawn};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_kilofs");
-/// A bound for what comes soon on an idle machine, wide enough for a busy one.
-pub const PATIENCE: Duration = Duration::from_secs(90);
 /// What every device calls the database.
 pub const NAME: &str = "shared";
 const NODES: u16 = 8;
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How a command ended.
-#[derive(Debug)]
-pub struct Done {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-}
-
-impl Done {
-    /// The standard output of a command that must have succeeded.
-    #[track_caller]
-    pub fn expect(self, what: &str) -> String {
-        assert_eq!(self.code, Some(0), "{what}: {self:?}");
-        self.out
-    }
-}
-
-/// Runs a command to its end, or kills it at the deadline.
-pub fn run_within(command: &mut Command, input: &[u8], deadline: Duration) -> Done {
-    let shown = format!("{command:?}");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    // A command that does not read its input closes the pipe.
-    let feed = spawn(move || _ = stdin.write_all(&input));
-    let collect = |mut pipe: Box<dyn Read + Send>| {
-        spawn(move || {
-            let mut bytes = Vec::new();
-            pipe.read_to_end(&mut bytes).unwrap();
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let out = collect(Box::new(child.stdout.take().unwrap()));
-    let err = collect(Box::new(child.stderr.take().unwrap()));
-    let end = Instant::now() + deadline;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > end {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!(
-                "{shown} was not done within {deadline:?}: {} {}",
-                out.join().unwrap(),
-                err.join().unwrap()
-            );
-        }
-        sleep(Duration::from_millis(5));
-    };
-    feed.join().unwrap();
-    Done { code: status.code(), out: out.join().unwrap(), err: err.join().unwrap() }
-}
-
-/// Runs a program that must succeed.
-#[track_caller]
-pub fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(directory);
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
-    for role in ["AUTHOR", "COMMITTER"] {
-        command
-            .env(format!("GIT_{role}_NAME"), "tester")
-            .env(format!("GIT_{role}_EMAIL"), "tester@example.org");
-    }
-    run_within(&mut command, b"", PATIENCE * 2).expect(&format!("{program} {arguments:?}"))
-}
-
-/// Looks until something is so.
-#[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < end, "not so within {PATIENCE:?}: {what}");
-        sleep(LOOK);
-    }
-}
 
 /// Consecutive UDP ports that are free now; no two callers of one process get the same.
 fn free_ports(count: u16) -> u16 {
@@ -114,41 +30,6 @@ fn free_ports(count: u16) -> u16 {
         }
     }
     panic!("no {count} consecutive UDP ports are free");
-}
-
-/// A child that writes one line when it is usable, and is killed when dropped.
-pub struct Service {
-    child: Child,
-    pub line: String,
-}
-
-impl Service {
-    pub fn start(command: &mut Command) -> Service {
-        let shown = format!("{command:?}");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut pipe = BufReader::new(child.stdout.take().unwrap());
-        let (sender, receiver) = mpsc::channel();
-        spawn(move || {
-            let mut line = String::new();
-            _ = pipe.read_line(&mut line);
-            // The pipe stays open, so that whatever is written to it later harms nobody.
-            _ = sender.send((line, pipe));
-        });
-        let mut service = Service { child, line: String::new() };
-        let (line, pipe) =
-            receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{shown} is not usable"));
-        std::mem::forget(pipe);
-        service.line = line.trim().to_owned();
-        assert!(!service.line.is_empty(), "{shown} ended at once");
-        service
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
 }
 
 /// A private DHT and a directory for devices.
@@ -206,7 +87,7 @@ impl World {
         let home = self.place(label).join("home");
         let mount = self.place(label).join("mount");
         std::fs::create_dir_all(&mount).unwrap();
-        Device { home, mount, bootstrap: self.bootstrap(), pid: Cell::new(None) }
+        Device { home, mount, bootstrap: self.bootstrap(), pid: Mutex::new(None) }
     }
 
     /// A device that has created the database and mounted it.
@@ -231,7 +112,7 @@ pub struct Device {
     pub home: PathBuf,
     pub mount: PathBuf,
     bootstrap: String,
-    pid: Cell<Option<u32>>,
+    pid: Mutex<Option<u32>>,
 }
 
 impl Device {
@@ -294,14 +175,14 @@ impl Device {
     pub fn mount_with(&self, flags: &[&str]) {
         let directory = self.mount.to_str().unwrap();
         let status = self.json(&[&["mount", NAME, directory], flags].concat());
-        self.pid.set(Some(pid(&status)));
+        *self.pid.lock().unwrap() = Some(pid(&status));
     }
 
     /// Mirrors.
     #[track_caller]
     pub fn mirror(&self) {
         let status = self.json(&["mirror", NAME]);
-        self.pid.set(Some(pid(&status)));
+        *self.pid.lock().unwrap() = Some(pid(&status));
     }
 
     /// Ends the mount as a person does; the engine must be gone when that returns.
@@ -320,18 +201,18 @@ impl Device {
 
     #[track_caller]
     fn ended(&self) {
-        let pid = self.pid.take().unwrap();
+        let pid = self.pid.lock().unwrap().take().unwrap();
         assert!(!is_ours(pid), "the engine (process {pid}) outlived its unmount");
     }
 
     /// The process id of the engine.
     pub fn pid(&self) -> u32 {
-        self.pid.get().unwrap()
+        self.pid.lock().unwrap().unwrap()
     }
 
     /// Kills the engine without warning. The mountpoint stays behind, dead.
     pub fn kill9(&self) {
-        let pid = self.pid.take().unwrap();
+        let pid = self.pid.lock().unwrap().take().unwrap();
         kill(pid);
         wait_until("a killed engine is gone", || !is_ours(pid));
     }
@@ -382,7 +263,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if let Some(pid) = self.pid.take() {
+        let pid = self.pid.get_mut().map_or(None, Option::take);
+        if let Some(pid) = pid {
             kill(pid);
         }
         // Most are unmounted already; what fails here fails because there is nothing to do.

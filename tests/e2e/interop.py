@@ -18,12 +18,13 @@ import libtorrent as lt
 PATIENCE_SECONDS = 60
 
 
-def session(port=0, dht_nodes="", dht=True):
-    """A session that stays on loopback and trusts nodes that all have one address."""
+def session(port=0, dht=True):
+    """A session that stays on loopback and trusts nodes that all have one address. It is told of nodes one by one: a
+    bootstrap node would only be asked for others, and never store or answer anything itself."""
     return lt.session({
         "listen_interfaces": f"127.0.0.1:{port}",
         "enable_dht": dht,
-        "dht_bootstrap_nodes": dht_nodes,
+        "dht_bootstrap_nodes": "",
         "dht_restrict_routing_ips": False,
         "dht_restrict_search_ips": False,
         "dht_enforce_node_id": False,
@@ -55,17 +56,21 @@ def wait_for(ses, what, is_it):
 
 def nodes(port, count):
     port, count = int(port), int(count)
-    sessions = [session(port)]
-    for index in range(1, count):
-        sessions.append(session(port + index, f"127.0.0.1:{port}"))
-    for each in sessions:
-        for other in range(count):
-            each.add_dht_node(("127.0.0.1", port + other))
+    sessions = [session(port + index) for index in range(count)]
+    known = [set() for _ in sessions]
     end = time.monotonic() + PATIENCE_SECONDS
-    while any(each.status().dht_nodes < min(count - 1, 3) for each in sessions):
+    # Each must have heard from a few others before it answers lookups well.
+    while any(len(each) < min(count - 1, 4) for each in known):
         if time.monotonic() > end:
             sys.exit("the nodes did not find each other")
-        time.sleep(0.1)
+        for index, each in enumerate(sessions):
+            for other in range(count):
+                if other != index:
+                    each.add_dht_node(("127.0.0.1", port + other))
+            for alert in each.pop_alerts():
+                if isinstance(alert, lt.dht_pkt_alert) and alert.message().startswith("<=="):
+                    known[index].add(alert.message().split("]")[0])
+        time.sleep(0.2)
     print(f"127.0.0.1:{port}", flush=True)
     while True:
         time.sleep(1)
@@ -74,17 +79,19 @@ def nodes(port, count):
 
 
 def get(bootstrap, key):
-    ses = session(dht_nodes=bootstrap)
+    ses = session()
     host, port = bootstrap.rsplit(":", 1)
-    ses.add_dht_node((host, int(port)))
-    wait_for(ses, "bootstrap", lambda alert: isinstance(alert, lt.dht_bootstrap_alert))
     raw = bytes.fromhex(key)
-
-    def found(alert):
-        return isinstance(alert, lt.dht_mutable_item_alert) and alert.authoritative and alert.seq > 0
-
-    ses.dht_get_mutable_item(raw, b"")
-    alert = wait_for(ses, "mutable item", found)
+    alert = None
+    end = time.monotonic() + PATIENCE_SECONDS
+    while alert is None:
+        if time.monotonic() > end:
+            sys.exit("the item was not found")
+        ses.add_dht_node((host, int(port)))
+        time.sleep(0.5)
+        ses.dht_get_mutable_item(raw, b"")
+        done = wait_for(ses, "answer", lambda alert: isinstance(alert, lt.dht_mutable_item_alert) and alert.authoritative)
+        alert = done if done.seq > 0 else None
     value = alert.item if isinstance(alert.item, bytes) else alert.item["value"]
     # libtorrent drops items whose signature does not verify before anybody sees them; the key is checked all the same.
     verified = bytes(alert.key) == raw and len(bytes(alert.signature)) == 64

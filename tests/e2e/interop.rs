@@ -1,6 +1,7 @@
 //! Another implementation of BitTorrent, libtorrent, reads what we publish and carries what we need.
 
-use super::harness::{Device, NAME, PATIENCE, Service, World, await_agreement, run_within};
+use super::harness::{Device, NAME, World, await_agreement};
+use super::process::{PATIENCE, Service, run_within};
 use serde_json::Value;
 use std::process::Command;
 

@@ -1,6 +1,7 @@
 //! The whole way: a change made at one device is read at another.
 
-use super::harness::{Dice, NAME, World, await_agreement, run, wait_until};
+use super::harness::{Dice, NAME, World, await_agreement};
+use super::process::{run, wait_until};
 use super::trees;
 use kilofs::base::PieceLength;
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! What must not be readable is not: in the store, the caches, the log, the list of processes.
 
-use super::harness::{BINARY, Device, NAME, PATIENCE, World, run_within, wait_until};
+use super::harness::{BINARY, Device, NAME, World};
+use super::process::{PATIENCE, run_within, wait_until};
 use kilofs::crypt::keyring;
 use kilofs::crypt::link;
 use std::path::{Path, PathBuf};

@@ -10,4 +10,5 @@ mod journey;
 mod leaks;
 mod mirror;
 mod policy;
+mod process;
 mod trees;

@@ -1,6 +1,7 @@
 //! Those who keep a database alive for others.
 
-use super::harness::{Device, NAME, World, await_agreement, wait_until};
+use super::harness::{Device, NAME, World, await_agreement};
+use super::process::wait_until;
 
 fn assert_reads_everything(device: &Device) {
     device.awaits("directory/text", b"kept alive");

@@ -1,6 +1,7 @@
 //! Blocks and policy: who may change what, at once and everywhere.
 
-use super::harness::{Device, NAME, World, await_agreement, wait_until};
+use super::harness::{Device, NAME, World, await_agreement};
+use super::process::wait_until;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
