@@ -1,3 +1,4 @@
+//! Keyrings survive; a wrong passphrase is told from a damaged file.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::crypt::{AdminKey, DatabaseKey};

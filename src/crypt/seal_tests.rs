@@ -1,3 +1,4 @@
+//! Sealed objects open where they belong, whole, and nowhere else.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;
@@ -125,4 +126,27 @@ fn a_tag_without_the_id_is_not_enough() {
     let mut sealed = Vec::new();
     keys.seal_node(1, b"old", b"", &mut sealed);
     assert_eq!(keys.open_node(1, &keys.node_id(1, b"new"), &sealed), Err(Tampered));
+}
+
+#[test]
+fn a_nonce_of_other_content_is_refused_though_the_tag_is_right() {
+    let keys = keys(0, 0);
+    let id = keys.node_id(1, b"logical");
+    let header = keys.header(NODE, 1, [0, 0], 7);
+    let seal = |nonce: &Nonce, plain: &[&[u8]]| {
+        let mut sealed = Vec::new();
+        keys.0.cipher.seal_with_nonce(nonce, header.associated(), plain, &mut sealed);
+        sealed
+    };
+    let nonce = keys.nonce(&header, &[b"logical", b"here"]);
+    let length = 7u32.to_le_bytes();
+    assert!(keys.open_node(1, &id, &seal(&nonce, &[&length, b"logical", b"here"])).is_ok());
+    assert_eq!(keys.open_node(1, &id, &seal(&nonce, &[&length, b"logical", b"away"])), Err(Tampered));
+    assert_eq!(
+        keys.open_node(1, &id, &seal(&nonce, &[&8u32.to_le_bytes(), b"logical", b"here"])),
+        Err(Tampered)
+    );
+    let beyond = seal(&nonce, &[&u32::MAX.to_le_bytes(), b"logical", b"here"]);
+    assert_eq!(keys.open_node(1, &id, &beyond), Err(Tampered));
+    assert_eq!(keys.open_node(1, &id, &seal(&nonce, &[b"abc"])), Err(Tampered), "no room for a length");
 }
