@@ -82,11 +82,8 @@ impl State<'_> {
     fn contents(&self) -> Contents {
         let mut contents = Contents::default();
         for location in self.entries.keys().chain(self.claims.keys()) {
-            let entry = self
-                .claims
-                .get(location)
-                .and_then(|claimants| claimants.first())
-                .map(|inode| self.entry(*inode));
+            let holder = self.claims.get(location).and_then(|claimants| claimants.first());
+            let entry = holder.and_then(|inode| self.entry(*inode));
             contents.put(&Key::Entry(location.0, &location.1), entry.map(|entry| entry.encode()));
         }
         for (&inode, group) in &self.groups {
@@ -99,10 +96,10 @@ impl State<'_> {
         contents
     }
 
-    fn entry(&self, inode: Inode) -> DirEntry {
-        let record = self.groups.get(&inode).and_then(Group::leading_record);
-        let file_type = record.expect("what has a place lives, and what lives has a record").file_type;
-        DirEntry { inode, file_type }
+    /// What a directory says of a living inode.
+    fn entry(&self, inode: Inode) -> Option<DirEntry> {
+        let record = self.groups.get(&inode)?.leading_record()?;
+        Some(DirEntry { inode, file_type: record.file_type })
     }
 
     fn put_nothing(&self, inode: Inode, group: &Group, contents: &mut Contents) {

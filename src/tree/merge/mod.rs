@@ -43,6 +43,7 @@
 //!     value stands (of change times, and a directory's mtime, the later).
 //! 11. Link counts and the parents of directories are counted anew from the names.
 
+mod append;
 mod apply;
 mod assemble;
 mod claims;
@@ -175,9 +176,40 @@ pub fn merge_block(
     if base.is_some_and(|base| id(base.root) == id_b) {
         return taken_over(&a.version, &b.version);
     }
+    merge_differences(block, base, a, b, Rules::ReadWrite)
+}
+
+/// Merges two versions of a block in append mode: what the base has stays as it is, whatever a side did to it; what
+/// either side added is in the result. A deletion or change comes from a device that breaks the rule, so the side of
+/// the device that merges has all of the base; if neither has, it is an error.
+pub fn merge_append_block(
+    block: BlockNumber,
+    base: Option<Version<'_>>,
+    a: &Side<'_>,
+    b: &Side<'_>,
+) -> Result<Merged, MergeError> {
+    merge_differences(block, base, a, b, Rules::Append)
+}
+
+/// What a block's mode lets a merge change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    /// Everything.
+    ReadWrite,
+    /// Nothing that the base has.
+    Append,
+}
+
+fn merge_differences(
+    block: BlockNumber,
+    base: Option<Version<'_>>,
+    a: &Side<'_>,
+    b: &Side<'_>,
+    rules: Rules,
+) -> Result<Merged, MergeError> {
     let a_wins = a.wins_over(b);
     let (winner, loser) = if a_wins { (a, b) } else { (b, a) };
-    let mut state = state::State::load(block, base, winner, loser)?;
+    let mut state = state::State::load(block, base, winner, loser, rules)?;
     state.renumber()?;
     state.settle_fates()?;
     state.break_cycles()?;

@@ -1,7 +1,7 @@
 //! The merge in progress: what was touched, what lives, and under which names.
 
 use super::delta::{Delta, Group, Location, Rank, Triple};
-use super::{Conflict, MergeError, Side, Version, delta};
+use super::{Conflict, MergeError, Rules, Side, Version, delta};
 use crate::base::{BlockNumber, Inode};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
@@ -102,8 +102,13 @@ impl<'a> State<'a> {
         base: Option<Version<'a>>,
         winner: &Side<'a>,
         loser: &Side<'a>,
+        rules: Rules,
     ) -> Result<State<'a>, MergeError> {
-        let Delta { groups, entries } = Delta::load(base.as_ref(), &winner.version, &loser.version)?;
+        let mut delta = Delta::load(base.as_ref(), &winner.version, &loser.version)?;
+        if let (Rules::Append, Some(base)) = (rules, &base) {
+            delta.keep_base(base)?;
+        }
+        let Delta { groups, entries } = delta;
         let mut state = State {
             block,
             winner: *winner,

@@ -77,18 +77,18 @@ fn run(seed: u64) {
     dice.operate_often(&mut b, most);
     a.assert_sound();
     let lamport = [dice.below(3) as u64, dice.below(3) as u64];
-    let (merged, _) = merge(Some(&base), &a, &b, Authors { lamport });
-    merge(None, &a, &b, Authors { lamport });
+    let (merged, _) = merge(Some(&base), &a, &b, Authors { lamport, append: false });
+    merge(None, &a, &b, Authors { lamport, append: false });
     // What one side alone did comes out as it is.
-    let (same, report) = merge(Some(&base), &base, &b, Authors { lamport });
+    let (same, report) = merge(Some(&base), &base, &b, Authors { lamport, append: false });
     assert_eq!((&same.nodes, &same.entries), (&b.nodes, &b.entries));
     assert!(report.conflicts.is_empty());
     // One goes on from the result, the other has not seen it: a is the base of both.
     let (mut later, mut behind) = (merged.on_device(3), a.on_device(4));
     dice.operate_often(&mut later, most);
     dice.operate_often(&mut behind, most);
-    merge(Some(&a), &later, &behind, Authors { lamport: [5, 4] });
-    merge(Some(&a), &later, &behind, Authors { lamport: [4, 5] });
+    merge(Some(&a), &later, &behind, Authors { lamport: [5, 4], append: false });
+    merge(Some(&a), &later, &behind, Authors { lamport: [4, 5], append: false });
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Versions of the model in images, and their merges.
 
 use super::model::{Fs, Node, ROOT};
-use crate::base::{BlockNumber, DatabaseId, DeviceId, Id, Inode, Place, REGION_BYTES};
+use crate::base::{BlockNumber, DatabaseId, DeviceId, Id, Inode, Place, REGION_BYTES, RegionIndex};
 use crate::crypt::{Scope, SealKeys, Secret};
 use crate::map::{Edit, Emit, EmitError, Fetch, FetchError, Map, NodeCache, Root};
 use crate::tree::inode::{INLINE_BYTES_MAX, InodeRecord};
 use crate::tree::key::{Key, start_of};
-use crate::tree::merge::{Merged, Side, Target, apply_merged, merge_block};
+use crate::tree::merge::{Merged, Side, Target, apply_merged, merge_append_block, merge_block};
 use crate::tree::value::{DirEntry, chunk_id, chunk_value};
-use crate::tree::verify::open_changed;
+use crate::tree::verify::{live_delta, open_changed};
 use crate::tree::version::Version;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -35,11 +35,21 @@ impl Fetch for Image {
     }
 }
 
-/// Appends to an image, and remembers what is freed.
+/// Appends to an image, and counts what lives there by what it is told.
 pub(super) struct Sink<'a> {
     image: &'a Image,
     retains: bool,
-    pub(super) freed: Vec<Place>,
+    live: BTreeMap<RegionIndex, i64>,
+}
+
+impl<'a> Sink<'a> {
+    fn new(image: &'a Image, retains: bool) -> Sink<'a> {
+        Sink { image, retains, live: BTreeMap::new() }
+    }
+
+    fn count(&mut self, place: Place, sign: i64) {
+        *self.live.entry(RegionIndex::of(place.offset)).or_default() += sign * i64::from(place.length);
+    }
 }
 
 impl Emit for Sink<'_> {
@@ -52,16 +62,21 @@ impl Emit for Sink<'_> {
         }
         let place = Place { offset: bytes.len() as u64, length: sealed.len() as u32 };
         bytes.extend_from_slice(sealed);
+        drop(bytes);
+        self.count(place, 1);
         Ok(place)
     }
 
     fn free(&mut self, place: Place) {
-        self.freed.push(place);
+        self.count(place, -1);
     }
 }
 
 impl Target for Sink<'_> {
-    fn retain(&mut self, _place: Place) -> bool {
+    fn retain(&mut self, place: Place) -> bool {
+        if self.retains {
+            self.count(place, 1);
+        }
         self.retains
     }
 }
@@ -81,7 +96,7 @@ impl Stored {
     pub(super) fn new(fs: &Fs, offset: usize) -> Stored {
         let (image, keys, cache) = (Image::starting_at(offset), keys(), NodeCache::new(1 << 24));
         let edits = fs.contents(&image, &keys);
-        let mut sink = Sink { image: &image, retains: false, freed: vec![] };
+        let mut sink = Sink::new(&image, false);
         let root = Map::new(&keys, &image, &cache).apply(None, &edits, &mut sink).unwrap();
         Stored { image, root }
     }
@@ -131,6 +146,7 @@ impl Stored {
 #[derive(Clone, Copy)]
 pub(super) struct Authors {
     pub(super) lamport: [u64; 2],
+    pub(super) append: bool,
 }
 
 /// Merges both ways round, checks that the results are one, sound, and hold what either side wrote, and returns it.
@@ -138,7 +154,7 @@ pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs,
     let stored_base = base.map(|base| Stored::new(base, 0));
     let (stored_a, stored_b) = (Stored::new(a, 1000), Stored::new(b, 77_777));
     let (on_b, merged) = merge_stored(stored_base.as_ref(), &stored_a, &stored_b, authors, [0, 1]);
-    let swapped = Authors { lamport: [authors.lamport[1], authors.lamport[0]] };
+    let swapped = Authors { lamport: [authors.lamport[1], authors.lamport[0]], ..authors };
     let (on_a, mirrored) = merge_stored(stored_base.as_ref(), &stored_b, &stored_a, swapped, [1, 0]);
     let (fs, other) = (on_b.read(), on_a.read());
     assert_eq!(fs, other, "the two orders differ");
@@ -148,7 +164,7 @@ pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs,
     for side in [a, b] {
         for (inode, node) in side.nodes.iter().filter(|(_, node)| !node.data.is_empty()) {
             let old = base.and_then(|base| base.nodes.get(inode));
-            let edited = old.is_none_or(|old| old.data != node.data);
+            let edited = old.is_none_or(|old| old.data != node.data && !authors.append);
             let kept = || fs.nodes.values().any(|other| other.data == node.data);
             assert!(!edited || kept(), "data of {inode} is lost");
         }
@@ -180,10 +196,14 @@ fn merge_stored(
     let base = base.map(|base| version(&map_base, base.root, base_image as &dyn Fetch));
     let side_a = side(version(&map_a, a.root, &a.image as &dyn Fetch), 0);
     let side_b = side(version(&map_b, b.root, &result as &dyn Fetch), 1);
-    let merged = merge_block(BLOCK, base, &side_a, &side_b).unwrap();
-    let mut sink = Sink { image: &result, retains: who[0] == 0, freed: vec![] };
+    let rules = if authors.append { merge_append_block } else { merge_block };
+    let merged = rules(BLOCK, base, &side_a, &side_b).unwrap();
+    let mut sink = Sink::new(&result, who[0] == 0);
     let root = apply_merged(&side_b.version, &merged, &a.image, &mut sink).unwrap();
+    sink.live.retain(|_, bytes| *bytes != 0);
     let result_version = Version { root, ..side_b.version };
+    let counted = live_delta(Some(&side_b.version), &result_version).unwrap();
+    assert!(counted.by_region().iter().filter(|(_, bytes)| **bytes != 0).eq(&sink.live), "live bytes");
     for old in [base.as_ref(), Some(&side_a.version), Some(&side_b.version), None] {
         open_changed(BLOCK, old, &result_version, IMAGE_BYTES).unwrap();
     }
@@ -197,7 +217,7 @@ impl Fs {
             let entry = DirEntry { inode: *inode, file_type: self.nodes[inode].record.file_type };
             edits.insert(Key::Entry(*parent, name).encode(), (entry.encode(), None));
         }
-        let mut sink = Sink { image, retains: false, freed: vec![] };
+        let mut sink = Sink::new(image, false);
         for (inode, node) in &self.nodes {
             if *inode != ROOT || node.record != InodeRecord::genesis() {
                 edits.insert(Key::Inode(*inode).encode(), (node.record.encode(), None));
