@@ -2,7 +2,7 @@
 
 use super::attr::{chosen_time, kind, nothing, to_kernel};
 use super::errno::{Refusal, errno};
-use super::files::Opened;
+use super::files::{Caller, Opened};
 use super::init;
 use super::names::{Maker, node_kind};
 use super::shared::{Found, Shared};
@@ -28,6 +28,9 @@ const GENERATION: Generation = Generation(0);
 /// Block size that statvfs(3) reports, in bytes.
 const BLOCK_BYTES: u32 = 4096;
 
+/// Inodes that statvfs(3) reports, all and free: nobody runs out of them.
+const INODES: u64 = 1 << 32;
+
 /// What the library calls.
 pub(super) struct Adapter(pub Arc<Shared>);
 
@@ -37,6 +40,10 @@ fn inode(number: INodeNo) -> Inode {
 
 fn maker(request: &Request, mode: u32) -> Maker {
     Maker { mode: permissions(mode), owner: Owner { uid: request.uid(), gid: request.gid() } }
+}
+
+fn caller(request: &Request) -> Caller {
+    if request.uid() == 0 { Caller::Privileged } else { Caller::Ordinary }
 }
 
 fn permissions(mode: u32) -> u16 {
@@ -102,7 +109,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -121,7 +128,7 @@ impl Filesystem for Adapter {
         let time = |time: TimeOrNow| chosen_time(time).map_or(SetTime::Now, SetTime::At);
         let mode = mode.map(permissions);
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        reply_attr(reply, self.0.set_attr(inode(number), change));
+        reply_attr(reply, self.0.set_attr(inode(number), change, caller(request)));
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
@@ -182,8 +189,8 @@ impl Filesystem for Adapter {
         reply_entry(reply, self.0.link(inode(number), inode(parent), name.as_bytes()));
     }
 
-    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.0.open(inode(number), flags) {
+    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.0.open(inode(number), flags, caller(request)) {
             Ok(Opened { handle, flags }) => reply.opened(handle, flags),
             Err(refusal) => reply.error(errno(&refusal)),
         }
@@ -309,8 +316,8 @@ impl Filesystem for Adapter {
                     total,
                     free,
                     free,
-                    space.inodes,
-                    space.free_inodes,
+                    INODES,
+                    INODES,
                     BLOCK_BYTES,
                     NAME_BYTES_MAX as u32,
                     BLOCK_BYTES,
@@ -347,7 +354,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -355,7 +362,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.0.allocate(inode(number), offset, bytes, mode));
+        reply_empty(reply, self.0.allocate(inode(number), (offset, bytes), mode, caller(request)));
     }
 
     fn lseek(
@@ -375,7 +382,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _: &Request,
+        request: &Request,
         from: INodeNo,
         _: FileHandle,
         from_offset: u64,
@@ -386,7 +393,7 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self.0.copy((inode(from), from_offset), (inode(to), to_offset), bytes) {
+        match self.0.copy((inode(from), from_offset), (inode(to), to_offset), bytes, caller(request)) {
             Ok(copied) => reply.written(copied),
             Err(refusal) => reply.error(errno(&refusal)),
         }

@@ -1,12 +1,14 @@
 //! Attributes of inodes: modes, owners, times, sizes, extended attributes.
 
 use super::errno::Refusal;
+use super::files::Caller;
 use super::host::VIRTUAL_XATTRS;
 use super::init::CACHE_FOR;
 use super::shared::Shared;
 use super::shelf;
 use crate::base::Inode;
-use crate::tree::{Attr, ReadTree as _, SetAttr, SetXattr, Space, TreeError};
+use crate::image::Space;
+use crate::tree::{Attr, ReadTree as _, SetAttr, SetXattr, TreeError};
 use std::time::Duration;
 
 impl Shared {
@@ -17,12 +19,24 @@ impl Shared {
         Ok((self.tree.attr(inode)?, CACHE_FOR))
     }
 
-    pub fn set_attr(&self, inode: Inode, change: SetAttr) -> Result<(Attr, Duration), Refusal> {
+    pub fn set_attr(
+        &self,
+        inode: Inode,
+        change: SetAttr,
+        caller: Caller,
+    ) -> Result<(Attr, Duration), Refusal> {
         if shelf::holds(inode) {
             return Err(Refusal::ReadOnlyShelf);
         }
         let attr = self.tree.set_attr(inode, change)?;
-        Ok(self.mutated((attr, CACHE_FOR)))
+        let attr = match (change.size, caller) {
+            (Some(_), Caller::Ordinary) => {
+                self.changed_by(inode, caller)?;
+                self.tree.attr(inode)?
+            }
+            _ => self.mutated(attr),
+        };
+        Ok((attr, CACHE_FOR))
     }
 
     pub fn read_link(&self, inode: Inode) -> Result<Vec<u8>, Refusal> {
@@ -40,6 +54,9 @@ impl Shared {
         if shelf::holds(inode) {
             return Ok(self.shelf.xattr(inode, name)?);
         }
+        if !is_kept(name) {
+            return Err(TreeError::NoData.into());
+        }
         Ok(self.tree.get_xattr(inode, name)?)
     }
 
@@ -47,7 +64,7 @@ impl Shared {
     pub fn xattrs(&self, inode: Inode) -> Result<Vec<u8>, Refusal> {
         let names =
             if shelf::holds(inode) { self.shelf.xattrs(inode)? } else { self.tree.list_xattr(inode)? };
-        let listed = names.into_iter().filter(|name| !is_virtual(name));
+        let listed = names.into_iter().filter(|name| is_kept(name) && !is_virtual(name));
         Ok(listed.flat_map(|name| name.into_iter().chain([0]).collect::<Vec<u8>>()).collect())
     }
 
@@ -71,7 +88,10 @@ impl Shared {
         if is_virtual(name) {
             return Err(TreeError::NotPermitted.into());
         }
-        if shelf::holds(inode) { Err(Refusal::ReadOnlyShelf) } else { Ok(()) }
+        if shelf::holds(inode) {
+            return Err(Refusal::ReadOnlyShelf);
+        }
+        if is_kept(name) { Ok(()) } else { Err(TreeError::Unsupported.into()) }
     }
 
     pub fn space(&self) -> Result<Space, Refusal> {
@@ -81,4 +101,10 @@ impl Shared {
 
 fn is_virtual(name: &[u8]) -> bool {
     name.starts_with(VIRTUAL_XATTRS.as_bytes())
+}
+
+/// Whether a name is of the namespace that users share. Access lists and capabilities would not be obeyed elsewhere:
+/// better say so than keep them.
+fn is_kept(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
 }

@@ -34,12 +34,8 @@ pub(super) fn mount(path: &Path, options: &MountOptions) -> Result<OwnedFd, Moun
 
 /// mount(2); `None` if that is not for us to do.
 fn mount_directly(path: &Path, options: &MountOptions) -> Result<Option<OwnedFd>, MountError> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let device = match rustix::fs::open(DEVICE, flags, Mode::empty()) {
-        Ok(device) => device,
-        Err(Errno::ACCESS) => return Ok(None),
-        Err(error) => return Err(MountError::Device(error.into())),
-    };
+    let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| MountError::Device(error.into()))?;
     let user = rustix::process::getuid().as_raw();
     let group = rustix::process::getgid().as_raw();
     let mut data = format!(

@@ -8,7 +8,6 @@ use super::shelf;
 use crate::base::Inode;
 use crate::tree::{Allocate, Attr, NodeKind, ReadTree as _, TreeError, Whence};
 use fuser::{FileHandle, FopenFlags, OpenAccMode, OpenFlags, WriteFlags};
-use std::sync::atomic::Ordering;
 
 /// Bytes that one copy request moves at most, so that it does not keep a thread for long; the caller asks again.
 const COPY_BYTES_MAX: u64 = 16 << 20;
@@ -16,6 +15,13 @@ const COPY_BYTES_MAX: u64 = 16 << 20;
 const READER: FileHandle = FileHandle(0);
 /// The handle of a file that was opened for writing.
 const WRITER: FileHandle = FileHandle(1);
+
+/// Who changes a file. The kernel's own word on that reaches us with writes only; else the user tells.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    Privileged,
+    Ordinary,
+}
 
 /// An open file as the kernel is told of it.
 pub(super) struct Opened {
@@ -32,7 +38,7 @@ fn has(flags: OpenFlags, flag: i32) -> bool {
 }
 
 impl Shared {
-    pub fn open(&self, inode: Inode, flags: OpenFlags) -> Result<Opened, Refusal> {
+    pub fn open(&self, inode: Inode, flags: OpenFlags, caller: Caller) -> Result<Opened, Refusal> {
         let truncate = has(flags, libc::O_TRUNC);
         if shelf::holds(inode) {
             if writes(flags) || truncate {
@@ -44,16 +50,17 @@ impl Shared {
             });
         }
         self.tree.open(inode, writes(flags), truncate)?;
+        let opened = self.opened(inode, flags);
         if truncate {
-            self.host.mutated();
+            self.changed_by(inode, caller)?;
         }
-        Ok(self.opened(flags))
+        Ok(opened)
     }
 
-    fn opened(&self, flags: OpenFlags) -> Opened {
+    fn opened(&self, inode: Inode, flags: OpenFlags) -> Opened {
         let handle = if writes(flags) { WRITER } else { READER };
         if handle == WRITER {
-            self.writers.fetch_add(1, Ordering::Relaxed);
+            self.begin_writing(inode);
         }
         Opened { handle, flags: FopenFlags::FOPEN_KEEP_CACHE }
     }
@@ -67,22 +74,28 @@ impl Shared {
     ) -> Result<(Attr, Opened), Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let (attr, truncate) =
-            match self.tree.make_node(parent, name, NodeKind::File, maker.mode, maker.owner) {
-                Ok(attr) => (attr, false),
-                // Made elsewhere, and the kernel does not know yet.
-                Err(TreeError::Exists) if !has(flags, libc::O_EXCL) => {
-                    let attr = self.tree.lookup(parent, name)?;
-                    is_openable(&attr)?;
-                    (attr, has(flags, libc::O_TRUNC))
-                }
-                Err(error) => return Err(error.into()),
-            };
+        let (attr, truncate) = match self.tree.make_node(
+            parent,
+            name,
+            NodeKind::File,
+            maker.mode,
+            maker.owner.uid,
+            maker.owner.gid,
+        ) {
+            Ok(attr) => (attr, false),
+            // Made elsewhere, and the kernel does not know yet.
+            Err(TreeError::Exists) if !has(flags, libc::O_EXCL) => {
+                let attr = self.tree.lookup(parent, name)?;
+                is_openable(&attr)?;
+                (attr, has(flags, libc::O_TRUNC))
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.host.mutated();
         self.tree.open(attr.inode, writes(flags), truncate)?;
         let attr = if truncate { self.tree.attr(attr.inode)? } else { attr };
         self.known.remember(attr.inode);
-        Ok((attr, self.opened(flags)))
+        Ok((attr, self.opened(attr.inode, flags)))
     }
 
     pub fn release(&self, inode: Inode, handle: FileHandle) {
@@ -91,7 +104,7 @@ impl Shared {
             return;
         }
         if handle == WRITER {
-            self.writers.fetch_sub(1, Ordering::Relaxed);
+            self.end_writing(inode);
         }
         self.tree.close(inode);
     }
@@ -123,7 +136,8 @@ impl Shared {
         let appends = has(flags, libc::O_APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let end = if appends { self.tree.attr(inode)?.size } else { offset };
         self.tree.write(inode, end, data)?;
-        self.host.mutated();
+        let strips = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        self.changed_by(inode, if strips { Caller::Ordinary } else { Caller::Privileged })?;
         if end != offset {
             // The kernel appends at the end that it knows. The file has grown or shrunk elsewhere while somebody
             // held it open: what was appended lies at the real end, so the kernel must forget where it put it.
@@ -132,12 +146,19 @@ impl Shared {
         Ok(())
     }
 
-    pub fn allocate(&self, inode: Inode, offset: u64, bytes: u64, mode: i32) -> Result<(), Refusal> {
+    pub fn allocate(
+        &self,
+        inode: Inode,
+        (offset, bytes): (u64, u64),
+        mode: i32,
+        caller: Caller,
+    ) -> Result<(), Refusal> {
         if shelf::holds(inode) {
             return Err(Refusal::ReadOnlyShelf);
         }
         let how = allocation(mode).ok_or(TreeError::Unsupported)?;
-        Ok(self.mutated(self.tree.allocate(inode, how, offset, bytes)?))
+        self.tree.allocate(inode, how, offset, bytes)?;
+        self.changed_by(inode, caller)
     }
 
     pub fn seek(&self, inode: Inode, offset: i64, whence: i32) -> Result<i64, Refusal> {
@@ -161,7 +182,13 @@ impl Shared {
     }
 
     /// Copies inside the tree; returns how many bytes.
-    pub fn copy(&self, from: (Inode, u64), to: (Inode, u64), bytes: u64) -> Result<u32, Refusal> {
+    pub fn copy(
+        &self,
+        from: (Inode, u64),
+        to: (Inode, u64),
+        bytes: u64,
+        caller: Caller,
+    ) -> Result<u32, Refusal> {
         if shelf::holds(to.0) {
             return Err(Refusal::ReadOnlyShelf);
         }
@@ -169,8 +196,19 @@ impl Shared {
             return Err(TreeError::CrossBlock.into());
         }
         let copied = self.tree.copy_range(from.0, from.1, to.0, to.1, bytes.min(COPY_BYTES_MAX))?;
-        self.host.mutated();
+        if copied > 0 {
+            self.changed_by(to.0, caller)?;
+        }
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))
+    }
+
+    /// After a file's data were changed: set-user-id does not survive that, unless it was root's doing.
+    pub fn changed_by(&self, inode: Inode, caller: Caller) -> Result<(), Refusal> {
+        self.host.mutated();
+        match caller {
+            Caller::Privileged => Ok(()),
+            Caller::Ordinary => Ok(self.tree.strip_privileges(inode)?),
+        }
     }
 
     pub fn persist(&self, inode: Inode) -> Result<(), Refusal> {

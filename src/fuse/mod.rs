@@ -12,6 +12,7 @@ mod host;
 mod init;
 mod known;
 mod loans;
+mod message;
 mod mount;
 mod mountpoint;
 mod names;

@@ -3,6 +3,7 @@
 use super::adapter::Adapter;
 use super::device;
 use super::host::Host;
+use super::message::Messenger;
 use super::mountpoint::{self, Unmount};
 use super::notify::Herald;
 use super::shared::Shared;
@@ -12,7 +13,6 @@ use fuser::{Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Threads that answer the kernel, each with a descriptor of its own.
@@ -47,9 +47,9 @@ pub fn mount(
     let shared = Arc::new(Shared::new(tree, host, notices));
     let device = device::mount(&path, options)?;
     let start = || {
-        let notifying = device.try_clone()?;
+        let messenger = Messenger(device.try_clone()?);
         let session = Session::from_fd(Adapter(shared.clone()), device, acl(options), config())?;
-        let herald = Herald::start(session.notifier(), notifying, shared.clone(), inbox)?;
+        let herald = Herald::start(messenger, shared.clone(), inbox)?;
         let ended = Arc::new(Ended::default());
         let end = ended.clone();
         std::thread::Builder::new().name("kilofs-fuse".into()).spawn(move || end.tell(session.run()))?;
@@ -105,8 +105,8 @@ impl Mounted {
 
     /// Tells the kernel to look anew at what [`Host::versions`] and [`Host::refused`] list, and to let go of what
     /// they list no more (until then it may pin an old version's bytes). Returns at once.
-    pub fn notify_shelf(&self) {
-        self.herald.lock().tell_shelf();
+    pub fn retire(&self) {
+        self.herald.lock().retire();
     }
 
     /// Waits until the kernel knows all that was notified so far; false if it does not within `patience`.
@@ -116,15 +116,16 @@ impl Mounted {
         waiting.recv_timeout(patience).is_ok()
     }
 
-    /// Makes the kernel hand over pages that programs changed through a mapping, so that an adoption sees them as
-    /// mutations; else they would be written, page by page, over what was adopted. Cheap when no file is open for
-    /// writing. Not to be called from a [`Host`] method, nor with a lock that one takes.
-    pub fn pull_mapped_pages(&self) -> std::io::Result<()> {
-        if self.shared.writers.load(Ordering::Relaxed) == 0 || self.has_ended() {
-            return Ok(());
+    /// Makes the kernel hand over what programs changed through mappings, so that an adoption meets it as mutations;
+    /// else it would be written, page by page, over what was adopted. Drops cached pages of all files that are open
+    /// for writing. False if it takes longer than `patience`. The same holds for calling it as for
+    /// [`Mounted::settle`].
+    pub fn pull_mapped_pages(&self, patience: Duration) -> bool {
+        if self.shared.written().is_empty() || self.has_ended() {
+            return true;
         }
-        let directory = std::fs::File::open(&self.path)?;
-        Ok(rustix::fs::syncfs(&directory)?)
+        self.herald.lock().pull();
+        self.settle(patience)
     }
 
     /// Whether the kernel has let go of it.

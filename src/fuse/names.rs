@@ -5,7 +5,7 @@ use super::init::{CACHE_BRIEFLY, CACHE_FOR};
 use super::shared::{Found, Shared, is_shelf};
 use super::shelf::{self, Audience, Visit};
 use crate::base::Inode;
-use crate::tree::{Attr, FileType, NodeKind, Owner, ReadTree as _, RenameFlags, TreeError};
+use crate::tree::{Attr, DirItem, FileType, NodeKind, Owner, ReadTree as _, RenameFlags, TreeError};
 use std::time::Duration;
 
 /// Who makes something, and with which permission bits (the kernel has applied the umask).
@@ -43,14 +43,14 @@ impl Shared {
     ) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_node(parent, name, kind, maker.mode, maker.owner)?;
+        let attr = self.tree.make_node(parent, name, kind, maker.mode, maker.owner.uid, maker.owner.gid)?;
         Ok(self.mutated(self.found(attr)))
     }
 
     pub fn make_dir(&self, parent: Inode, name: &[u8], maker: Maker) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_dir(parent, name, maker.mode, maker.owner)?;
+        let attr = self.tree.make_dir(parent, name, maker.mode, maker.owner.uid, maker.owner.gid)?;
         Ok(self.mutated(self.found(attr)))
     }
 
@@ -63,7 +63,7 @@ impl Shared {
     ) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_symlink(parent, name, target, maker.owner)?;
+        let attr = self.tree.make_symlink(parent, name, target, maker.owner.uid, maker.owner.gid)?;
         Ok(self.mutated(self.found(attr)))
     }
 
@@ -124,25 +124,40 @@ impl Shared {
         if shelf::holds(inode) {
             return Ok(self.shelf.read_dir(inode, cookie, audience, visit)?);
         }
-        for item in self.tree.read_dir(inode, cookie)? {
-            let name = &item.name[..];
-            // A database may hold such a name all the same; here it stands for the shelf.
-            if is_shelf(inode, name) {
-                continue;
-            }
-            let remembered = audience == Audience::Inodes && !matches!(name, b"." | b"..");
-            if remembered {
-                self.known.remember(item.inode);
-                self.note_name(inode, name);
-            }
-            if visit(name, item.cookie, &item.attr) {
-                if remembered {
-                    self.known.forget(item.inode, 1);
+        let mut from = cookie;
+        loop {
+            let batch = match self.tree.read_dir(inode, from) {
+                Ok(batch) => batch,
+                // What was visited is good; the error comes again when the kernel goes on from there.
+                Err(_) if from != cookie => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let Some(last) = batch.last() else { return Ok(()) };
+            from = last.cookie;
+            for item in batch {
+                if self.visit(inode, &item, audience, visit) {
+                    return Ok(());
                 }
-                break;
             }
         }
-        Ok(())
+    }
+
+    fn visit(&self, directory: Inode, item: &DirItem, audience: Audience, visit: Visit<'_>) -> bool {
+        let name = &item.name[..];
+        // A database may hold such a name all the same; here it stands for the shelf.
+        if is_shelf(directory, name) {
+            return false;
+        }
+        let remembered = audience == Audience::Inodes && !matches!(name, b"." | b"..");
+        if remembered {
+            self.known.remember(item.inode);
+            self.note_name(directory, name);
+        }
+        let full = visit(name, item.cookie, &item.attr);
+        if full && remembered {
+            self.known.forget(item.inode, 1);
+        }
+        full
     }
 }
 

@@ -7,21 +7,13 @@
 //! over by then, whatever they brought; only afterwards are attributes and pages dropped, which also overtakes the
 //! answers that are still on their way (the kernel counts a version for each inode).
 
+use super::message::{Fate, Messenger};
 use super::shared::{ROOT, Shared};
 use crate::base::Inode;
 use crate::tree::Changes;
 use crossbeam_channel::{Receiver, Sender};
-use fuser::{INodeNo, Notifier};
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-
-/// `FUSE_NOTIFY_INC_EPOCH` (ABI 7.44, Linux 6.16): every cached name is looked up anew.
-const INCREASE_EPOCH: i32 = 8;
-/// Bytes of a notification without a body: length 4, code 4, zero 8.
-const HEADER_BYTES: usize = 16;
 
 /// What the thread is asked to do.
 pub(super) enum Notice {
@@ -29,8 +21,10 @@ pub(super) enum Notice {
     Changes(Changes),
     /// Tell of one inode.
     Inode(Inode),
-    /// Look anew at what lies on the shelf.
-    Shelf,
+    /// Make the kernel hand over what programs changed through mappings.
+    Pull,
+    /// Let go of what the shelf holds no more.
+    Retire,
     /// Say when everything before this is done.
     Settle(Sender<()>),
     /// End.
@@ -44,15 +38,14 @@ pub(super) struct Herald {
 }
 
 impl Herald {
-    /// Starts the thread. `device` is the mount's own `/dev/fuse`.
+    /// Starts the thread.
     pub fn start(
-        notifier: Notifier,
-        device: OwnedFd,
+        messenger: Messenger,
         shared: Arc<Shared>,
         inbox: Receiver<Notice>,
     ) -> std::io::Result<Herald> {
         let notices = shared.notices.clone();
-        let voice = Voice { notifier, device, shared };
+        let voice = Voice { messenger, shared };
         let thread =
             std::thread::Builder::new().name("kilofs-notify".into()).spawn(move || voice.run(&inbox))?;
         Ok(Herald { notices, thread: Some(thread) })
@@ -65,8 +58,13 @@ impl Herald {
     }
 
     /// The host lists other old trees than before.
-    pub fn tell_shelf(&self) {
-        let _ = self.notices.send(Notice::Shelf);
+    pub fn retire(&self) {
+        let _ = self.notices.send(Notice::Retire);
+    }
+
+    /// Makes the kernel hand over what programs changed through mappings, in files that are open for writing.
+    pub fn pull(&self) {
+        let _ = self.notices.send(Notice::Pull);
     }
 
     /// Hears when the kernel was told everything that was put in the queue before.
@@ -88,8 +86,7 @@ impl Herald {
 }
 
 struct Voice {
-    notifier: Notifier,
-    device: OwnedFd,
+    messenger: Messenger,
     shared: Arc<Shared>,
 }
 
@@ -100,19 +97,21 @@ impl Voice {
                 Notice::Changes(changes) if changes.too_many => self.everything(),
                 Notice::Changes(changes) => self.exactly(&changes),
                 Notice::Inode(inode) => self.inode(inode),
-                Notice::Shelf => {}
+                // Dropping a page that was changed writes it back first, and waits for that.
+                Notice::Pull => self.shared.written().into_iter().for_each(|inode| self.inode(inode)),
+                Notice::Retire => {}
                 Notice::Settle(done) => drop(done.send(())),
                 Notice::Stop => return,
             }
             for (directory, name) in self.shared.shelf.retired() {
-                self.entry(directory, &name);
+                self.name(directory, &name, Fate::Dropped);
             }
         }
     }
 
     fn exactly(&self, changes: &Changes) {
         for (parent, name) in &changes.entries {
-            self.entry(*parent, name);
+            self.name(*parent, name, Fate::Doubted);
         }
         for inode in changes.inodes.iter().chain(&changes.directories) {
             self.inode(*inode);
@@ -121,10 +120,10 @@ impl Voice {
 
     /// More changed than was listed: drop all that the kernel has.
     fn everything(&self) {
-        if !self.increase_epoch() {
-            // Dropping a directory's name drops all below it that nobody uses.
+        if self.messenger.doubt_all_names().is_err() {
+            // An older kernel. Dropping a directory's name drops all below it that nobody uses.
             for name in self.shared.root_names() {
-                self.entry(ROOT, &name);
+                self.name(ROOT, &name, Fate::Dropped);
             }
         }
         for inode in self.shared.known.all() {
@@ -132,25 +131,15 @@ impl Voice {
         }
     }
 
-    fn entry(&self, parent: Inode, name: &[u8]) {
-        let told = self.notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name));
-        if let Err(error) = told {
+    fn name(&self, parent: Inode, name: &[u8], fate: Fate) {
+        if let Err(error) = self.messenger.drop_name(parent, name, fate) {
             tracing::debug!(%parent, %error, "a name was not invalidated");
         }
     }
 
-    /// Attributes, and all pages: of a file its data, of a directory its listing, of a link its target.
     fn inode(&self, inode: Inode) {
-        if let Err(error) = self.notifier.inval_inode(INodeNo(inode.0), 0, 0) {
+        if let Err(error) = self.messenger.drop_inode(inode) {
             tracing::debug!(%inode, %error, "an inode was not invalidated");
         }
-    }
-
-    /// False on kernels that do not have it.
-    fn increase_epoch(&self) -> bool {
-        let mut message = [0; HEADER_BYTES];
-        message[..4].copy_from_slice(&(HEADER_BYTES as u32).to_ne_bytes());
-        message[4..8].copy_from_slice(&INCREASE_EPOCH.to_ne_bytes());
-        rustix::io::write(&self.device, &message).is_ok()
     }
 }

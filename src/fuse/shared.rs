@@ -10,9 +10,8 @@ use crate::base::{BlockNumber, Inode};
 use crate::tree::{Attr, Timestamp, Tree};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Names below the root that are remembered for a kernel that cannot be told to forget all names, at most.
@@ -31,8 +30,8 @@ pub(super) struct Shared {
     pub known: Known,
     /// The way to the thread that notifies the kernel.
     pub notices: Sender<Notice>,
-    /// Handles that are open for writing: only their files can have dirty mapped pages.
-    pub writers: AtomicUsize,
+    /// Handles that are open for writing, by inode: only these can have changed mapped pages.
+    writers: Mutex<HashMap<Inode, u64>>,
     root_names: Mutex<HashSet<Vec<u8>>>,
 }
 
@@ -53,7 +52,7 @@ impl Shared {
             host,
             known: Known::default(),
             notices,
-            writers: AtomicUsize::new(0),
+            writers: Mutex::default(),
             root_names: Mutex::default(),
         }
     }
@@ -88,6 +87,25 @@ impl Shared {
     /// The names below the root that the kernel may remember.
     pub fn root_names(&self) -> Vec<Vec<u8>> {
         self.root_names.lock().iter().cloned().collect()
+    }
+
+    /// One more handle writes to `inode`.
+    pub fn begin_writing(&self, inode: Inode) {
+        *self.writers.lock().entry(inode).or_default() += 1;
+    }
+
+    /// One handle less does.
+    pub fn end_writing(&self, inode: Inode) {
+        let mut writers = self.writers.lock();
+        match writers.get_mut(&inode) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(writers.remove(&inode)),
+        }
+    }
+
+    /// The files that are open for writing.
+    pub fn written(&self) -> Vec<Inode> {
+        self.writers.lock().keys().copied().collect()
     }
 
     /// The kernel gave back `lookups` of an inode.

@@ -2,10 +2,10 @@
 
 use super::mapping::Mapping;
 use super::world::{SOON, World, find, make, overwrite};
-use kilofs::tree::{Changes, Owner, RenameFlags, SetAttr};
+use kilofs::tree::{Changes, RenameFlags, SetAttr};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{BufRead, Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
@@ -27,7 +27,9 @@ fn whole(file: &File) -> Vec<u8> {
 fn grown_shrunk_and_same_size() {
     let Some(world) = World::new() else { return };
     let old = vec![b'a'; 4096];
-    for (name, bytes) in [("same", 4096), ("grown", 6000), ("shrunk", 1000), ("emptied", 0), ("large", 70_000)] {
+    for (name, bytes) in
+        [("same", 4096), ("grown", 6000), ("shrunk", 1000), ("emptied", 0), ("large", 70_000)]
+    {
         let path = world.path(name);
         fs::write(&path, &old).unwrap();
         let held = File::open(&path).unwrap();
@@ -92,12 +94,17 @@ fn names_that_came_went_and_moved() {
     world.remote(|tree| {
         make(tree, "dir", "new", b"new");
         tree.unlink(find(tree, "dir"), b"old").unwrap();
-        tree.rename(find(tree, "dir"), b"moved", find(tree, "other"), b"moved", RenameFlags::Replace).unwrap();
+        tree.rename(find(tree, "dir"), b"moved", find(tree, "other"), b"moved", RenameFlags::Replace)
+            .unwrap();
         tree.rename(find(tree, "dir"), b"deep", find(tree, ""), b"risen", RenameFlags::Replace).unwrap();
     });
     assert_eq!(listing(&dir), ["new"]);
     assert_eq!(fs::read(world.path("dir/new")).unwrap(), b"new");
-    assert!(!world.path("dir/old").exists() && !world.path("dir/moved").exists() && !world.path("dir/deep").exists());
+    assert!(
+        !world.path("dir/old").exists()
+            && !world.path("dir/moved").exists()
+            && !world.path("dir/deep").exists()
+    );
     assert_eq!(fs::read(world.path("other/moved")).unwrap(), b"moved");
     assert_eq!(listing(&world.path("other")), ["moved"]);
     assert_eq!(listing(&world.path("")), ["dir", "other", "risen"]);
@@ -130,6 +137,45 @@ fn a_directory_that_is_held_lists_what_is_there() {
 }
 
 #[test]
+fn who_works_in_a_directory_stays_there() {
+    let Some(world) = World::new() else { return };
+    fs::create_dir_all(world.path("dir/below")).unwrap();
+    let there = world.path("dir/below");
+    // A shell whose working directory is in the mount, asked again after each change elsewhere.
+    let mut shell = std::process::Command::new("sh")
+        .current_dir(&there)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    let mut output = std::io::BufReader::new(shell.stdout.take().unwrap());
+    let mut ask = || {
+        writeln!(input, "readlink /proc/self/cwd; ls | tr '\\n' ' '; echo").unwrap();
+        let (mut path, mut listed) = (String::new(), String::new());
+        output.read_line(&mut path).unwrap();
+        output.read_line(&mut listed).unwrap();
+        (path.trim().to_owned(), listed.trim().to_owned())
+    };
+    let path = there.canonicalize().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(ask(), (path.clone(), String::new()));
+    world.remote(|tree| {
+        make(tree, "dir/below", "file", b"");
+        make(tree, "dir", "other", b"");
+        let change = SetAttr { mode: Some(0o700), ..SetAttr::default() };
+        tree.set_attr(find(tree, "dir"), change).unwrap();
+        tree.set_attr(find(tree, "dir/below"), change).unwrap();
+    });
+    assert_eq!(ask(), (path.clone(), "file".into()));
+    world.edited(|tree| make(tree, "dir/below", "second", b""));
+    world.mounted().notify(Changes { too_many: true, ..Changes::default() });
+    assert!(world.mounted().settle(SOON));
+    assert_eq!(ask(), (path, "file second".into()));
+    drop(input);
+    shell.wait().unwrap();
+}
+
+#[test]
 fn saved_by_an_editor_elsewhere() {
     let Some(world) = World::new() else { return };
     fs::write(world.path("text"), "version 1").unwrap();
@@ -141,7 +187,7 @@ fn saved_by_an_editor_elsewhere() {
         make(tree, "", "text.tmp", b"version 2");
         tree.rename(find(tree, ""), b"text.tmp", find(tree, ""), b"text", RenameFlags::Replace).unwrap();
         tree.unlink(find(tree, ""), b"soft").unwrap();
-        tree.make_symlink(find(tree, ""), b"soft", b"hard", Owner::default()).unwrap();
+        tree.make_symlink(find(tree, ""), b"soft", b"hard", 0, 0).unwrap();
     });
     assert_eq!(fs::read(world.path("text")).unwrap(), b"version 2");
     assert_ne!(fs::metadata(world.path("text")).unwrap().ino(), old);
@@ -179,8 +225,12 @@ fn mappings_show_what_came_and_give_what_was_changed() {
     // A page that was changed through the mapping reaches the tree before an adoption when it is pulled.
     mapping.set(10, b'!');
     assert_eq!(world.stored("mapped")[10], b'a');
-    world.mounted().pull_mapped_pages().unwrap();
+    assert!(world.mounted().pull_mapped_pages(SOON));
     assert_eq!(world.stored("mapped")[10], b'!');
+    mapping.set(11, b'?');
+    assert!(world.mounted().pull_mapped_pages(SOON));
+    assert_eq!(&world.stored("mapped")[10..13], b"!?a");
+    assert_eq!(mapping.get(10), b'!');
 }
 
 #[test]
@@ -216,7 +266,8 @@ fn a_policy_takes_effect_without_a_new_mount() {
     let mut held = OpenOptions::new().append(true).open(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
     world.set_writable(false);
-    let refused = |result: std::io::Result<()>| assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EROFS));
+    let refused =
+        |result: std::io::Result<()>| assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EROFS));
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o444, "write bits are masked");
     assert_eq!(fs::metadata(world.path("")).unwrap().mode() & 0o777, 0o555);
     refused(held.write_all(b"y"));

@@ -114,7 +114,8 @@ fn ranges_are_copied() {
     let (from, to) = (both(&world, "from"), both(&world, "to"));
     let (mut source, mut target) = (1000, 0);
     while source < 3_000_000 {
-        let copied = rustix::fs::copy_file_range(&from, Some(&mut source), &to, Some(&mut target), 1 << 20).unwrap();
+        let copied =
+            rustix::fs::copy_file_range(&from, Some(&mut source), &to, Some(&mut target), 1 << 20).unwrap();
         assert!(copied > 0);
     }
     assert_eq!(fs::read(world.path("to")).unwrap(), data[1000..]);

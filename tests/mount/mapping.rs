@@ -15,7 +15,8 @@ impl Mapping {
     pub fn new(file: &File, bytes: usize) -> Mapping {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh address range chosen by the system; checked below.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         Mapping { start, bytes }
     }

@@ -22,11 +22,13 @@ fn things_of_every_kind() {
     rustix::fs::mknodat(CWD, world.path("fifo"), FileType::Fifo, Mode::from(0o640), 0).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(world.path("socket")).unwrap();
     let device = rustix::fs::makedev(1, 3);
-    rustix::fs::mknodat(CWD, world.path("null"), FileType::CharacterDevice, Mode::from(0o666), device).unwrap();
+    rustix::fs::mknodat(CWD, world.path("null"), FileType::CharacterDevice, Mode::from(0o666), device)
+        .unwrap();
 
     assert_eq!(fs::read(world.path("link")).unwrap(), b"hello");
     assert_eq!(fs::read_link(world.path("link")).unwrap().to_str(), Some("dir/file"));
-    let (first, second) = (fs::metadata(world.path("dir/file")).unwrap(), fs::metadata(world.path("second")).unwrap());
+    let (first, second) =
+        (fs::metadata(world.path("dir/file")).unwrap(), fs::metadata(world.path("second")).unwrap());
     assert_eq!((first.ino(), first.nlink()), (second.ino(), 2));
     assert!(fs::metadata(world.path("fifo")).unwrap().file_type().is_fifo());
     assert!(fs::metadata(world.path("socket")).unwrap().file_type().is_socket());
@@ -130,7 +132,8 @@ fn extended_attributes() {
     assert_eq!(rustix::fs::getxattr(&file, "user.color", &mut small), Err(Errno::RANGE));
     let mut room = [0u8; 256];
     let bytes = rustix::fs::listxattr(&file, &mut room).unwrap();
-    let names: BTreeSet<&[u8]> = room[..bytes].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    let names: BTreeSet<&[u8]> =
+        room[..bytes].split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
     assert_eq!(names, BTreeSet::from([&b"user.color"[..], b"user.empty"]), "virtual ones are not listed");
     rustix::fs::removexattr(&file, "user.color").unwrap();
     assert_eq!(rustix::fs::removexattr(&file, "user.color"), Err(Errno::NODATA));

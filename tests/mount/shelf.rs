@@ -62,7 +62,13 @@ fn nothing_on_it_can_be_changed() {
     assert_eq!(errno(fs::rename(world.path("file"), shelf.join("new"))), rofs);
     assert_eq!(errno(fs::hard_link(world.path("file"), shelf.join("new"))), rofs);
     assert_eq!(errno(fs::hard_link(shelf.join("versions/1/kept"), world.path("new"))), Some(libc::EXDEV));
-    assert_eq!(errno(fs::set_permissions(&status, fs::Permissions::from(fs::metadata(&status).unwrap().permissions()))), rofs);
+    assert_eq!(
+        errno(fs::set_permissions(
+            &status,
+            fs::Permissions::from(fs::metadata(&status).unwrap().permissions())
+        )),
+        rofs
+    );
     assert_eq!(errno(fs::write(shelf.join("versions/1/kept"), "x")), rofs);
     assert_eq!(errno(fs::remove_file(shelf.join("versions/1/kept"))), rofs);
     assert_eq!(errno(fs::create_dir(&shelf)), Some(libc::EEXIST));
@@ -88,24 +94,29 @@ fn old_versions_are_trees() {
     assert_eq!(fs::read(versions.join("2/link")).unwrap(), b"first", "links lead inside the old tree");
     assert_eq!(listing(&versions.join("1")), ["dir"]);
     assert_eq!(listing(&versions.join("2")), ["dir", "link"]);
-    let (now, then) = (fs::metadata(world.path("dir/file")).unwrap(), fs::metadata(versions.join("2/dir/file")).unwrap());
+    let (now, then) =
+        (fs::metadata(world.path("dir/file")).unwrap(), fs::metadata(versions.join("2/dir/file")).unwrap());
     assert_ne!(now.ino(), then.ino());
     assert_eq!(then.mode() & 0o777, 0o444);
     let mut room = [0; 8];
     assert_eq!(rustix::fs::getxattr(versions.join("2/dir/file"), "user.a", &mut room), Ok(1));
-    let copied = std::process::Command::new("cp").arg("-r").arg(versions.join("2")).arg(world.path("restored")).status();
+    let copied = std::process::Command::new("cp")
+        .arg("-r")
+        .arg(versions.join("2"))
+        .arg(world.path("restored"))
+        .status();
     assert!(copied.unwrap().success());
     assert_eq!(fs::read(world.path("restored/dir/file")).unwrap(), b"first");
 
     // The numbers move on when a version is added, and what is no more listed is let go.
     let old = world.host.versions.lock().last().cloned().unwrap();
     world.keep_version();
-    world.mounted().notify_shelf();
+    world.mounted().retire();
     assert!(world.mounted().settle(SOON));
     assert_eq!(fs::read(versions.join("3/dir/file")).unwrap(), b"first");
     assert_eq!(fs::read(versions.join("1/dir/file")).unwrap(), b"third");
     world.host.versions.lock().clear();
-    world.mounted().notify_shelf();
+    world.mounted().retire();
     assert!(world.mounted().settle(SOON));
     assert!(listing(&versions).is_empty() && !versions.join("1").exists());
     world.wait_until(|| std::sync::Arc::strong_count(&old) == 1);
