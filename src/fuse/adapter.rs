@@ -1,30 +1,29 @@
 //! The kernel's requests, one method each: decode, call, reply. Nothing else happens here.
 
-use super::attr::{chosen_time, kind, nothing, to_kernel};
+use super::attr::{chosen_time, kind, to_kernel};
 use super::errno::{Refusal, errno};
 use super::files::{Caller, Opened};
 use super::init;
 use super::names::{Maker, node_kind};
-use super::shared::{Found, Shared};
+use super::reply::{self, GENERATION};
+use super::shared::Shared;
 use super::shelf::Audience;
 use crate::base::Inode;
 use crate::tree::inode::MODE_MASK;
 use crate::tree::key::NAME_BYTES_MAX;
 use crate::tree::{Attr, Owner, SetAttr, SetTime, TreeError};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-/// Inode numbers are never used twice, so that all inodes are of one generation.
-const GENERATION: Generation = Generation(0);
 /// Block size that statvfs(3) reports, in bytes.
 const BLOCK_BYTES: u32 = 4096;
 
@@ -50,45 +49,6 @@ fn permissions(mode: u32) -> u16 {
     mode as u16 & MODE_MASK
 }
 
-fn reply_entry(reply: ReplyEntry, result: Result<Found, Refusal>) {
-    match result {
-        Ok(Found { attr: Some(attr), lasting }) => reply.entry(&lasting, &to_kernel(&attr), GENERATION),
-        Ok(Found { attr: None, lasting }) => reply.entry(&lasting, &nothing(), GENERATION),
-        Err(refusal) => reply.error(errno(&refusal)),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr, result: Result<(Attr, Duration), Refusal>) {
-    match result {
-        Ok((attr, lasting)) => reply.attr(&lasting, &to_kernel(&attr)),
-        Err(refusal) => reply.error(errno(&refusal)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, result: Result<(), Refusal>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(refusal) => reply.error(errno(&refusal)),
-    }
-}
-
-fn reply_data(reply: ReplyData, result: Result<Vec<u8>, Refusal>) {
-    match result {
-        Ok(data) => reply.data(&data),
-        Err(refusal) => reply.error(errno(&refusal)),
-    }
-}
-
-/// A caller that gives no room asks how much it needs.
-fn reply_xattr(reply: ReplyXattr, room: u32, result: Result<Vec<u8>, Refusal>) {
-    match result {
-        Ok(value) if room == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(refusal) => reply.error(errno(&refusal)),
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, kernel: &mut KernelConfig) -> std::io::Result<()> {
         init::configure(kernel);
@@ -96,7 +56,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply_entry(reply, self.0.lookup(inode(parent), name.as_bytes()));
+        reply::entry(reply, self.0.lookup(inode(parent), name.as_bytes()));
     }
 
     fn forget(&self, _: &Request, number: INodeNo, lookups: u64) {
@@ -104,7 +64,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, self.0.attr(inode(number)));
+        reply::attr(reply, self.0.attr(inode(number)));
     }
 
     fn setattr(
@@ -128,11 +88,11 @@ impl Filesystem for Adapter {
         let time = |time: TimeOrNow| chosen_time(time).map_or(SetTime::Now, SetTime::At);
         let mode = mode.map(permissions);
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        reply_attr(reply, self.0.set_attr(inode(number), change, caller(request)));
+        reply::attr(reply, self.0.set_attr(inode(number), change, caller(request)));
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
-        reply_data(reply, self.0.read_link(inode(number)));
+        reply::data(reply, self.0.read_link(inode(number)));
     }
 
     fn mknod(
@@ -148,24 +108,24 @@ impl Filesystem for Adapter {
         let made = node_kind(mode, device)
             .ok_or(Refusal::Tree(TreeError::Invalid))
             .and_then(|kind| self.0.make_node(inode(parent), name.as_bytes(), kind, maker(request, mode)));
-        reply_entry(reply, made);
+        reply::entry(reply, made);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        reply_entry(reply, self.0.make_dir(inode(parent), name.as_bytes(), maker(request, mode)));
+        reply::entry(reply, self.0.make_dir(inode(parent), name.as_bytes(), maker(request, mode)));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.0.unlink(inode(parent), name.as_bytes()));
+        reply::empty(reply, self.0.unlink(inode(parent), name.as_bytes()));
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.0.remove_dir(inode(parent), name.as_bytes()));
+        reply::empty(reply, self.0.remove_dir(inode(parent), name.as_bytes()));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        reply_entry(
+        reply::entry(
             reply,
             self.0.make_symlink(inode(parent), name.as_bytes(), target, maker(request, 0o777)),
         );
@@ -182,11 +142,11 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((inode(parent), name.as_bytes()), (inode(new_parent), new_name.as_bytes()));
-        reply_empty(reply, self.0.rename(from, to, flags));
+        reply::empty(reply, self.0.rename(from, to, flags));
     }
 
     fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply_entry(reply, self.0.link(inode(number), inode(parent), name.as_bytes()));
+        reply::entry(reply, self.0.link(inode(number), inode(parent), name.as_bytes()));
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -225,7 +185,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        reply_data(reply, self.0.read(inode(number), handle, offset, bytes));
+        reply::data(reply, self.0.read(inode(number), handle, offset, bytes));
     }
 
     fn write(
@@ -266,7 +226,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply_empty(reply, self.0.persist(inode(number)));
+        reply::empty(reply, self.0.persist(inode(number)));
     }
 
     /// Told once, the kernel opens directories by itself and caches what is in them.
@@ -304,7 +264,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply_empty(reply, self.0.persist(inode(number)));
+        reply::empty(reply, self.0.persist(inode(number)));
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -337,19 +297,19 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.0.set_xattr(inode(number), name.as_bytes(), value, flags));
+        reply::empty(reply, self.0.set_xattr(inode(number), name.as_bytes(), value, flags));
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
-        reply_xattr(reply, room, self.0.xattr(inode(number), name.as_bytes()));
+        reply::xattr(reply, room, self.0.xattr(inode(number), name.as_bytes()));
     }
 
     fn listxattr(&self, _: &Request, number: INodeNo, room: u32, reply: ReplyXattr) {
-        reply_xattr(reply, room, self.0.xattrs(inode(number)));
+        reply::xattr(reply, room, self.0.xattrs(inode(number)));
     }
 
     fn removexattr(&self, _: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.0.remove_xattr(inode(number), name.as_bytes()));
+        reply::empty(reply, self.0.remove_xattr(inode(number), name.as_bytes()));
     }
 
     fn fallocate(
@@ -362,7 +322,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.0.allocate(inode(number), (offset, bytes), mode, caller(request)));
+        reply::empty(reply, self.0.allocate(inode(number), (offset, bytes), mode, caller(request)));
     }
 
     fn lseek(

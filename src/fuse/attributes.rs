@@ -76,12 +76,16 @@ impl Shared {
             _ => return Err(TreeError::Invalid.into()),
         };
         self.settable(inode, name)?;
-        Ok(self.mutated(self.tree.set_xattr(inode, name, value, how)?))
+        self.tree.set_xattr(inode, name, value, how)?;
+        self.host.mutated();
+        Ok(())
     }
 
     pub fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<(), Refusal> {
         self.settable(inode, name)?;
-        Ok(self.mutated(self.tree.remove_xattr(inode, name)?))
+        self.tree.remove_xattr(inode, name)?;
+        self.host.mutated();
+        Ok(())
     }
 
     fn settable(&self, inode: Inode, name: &[u8]) -> Result<(), Refusal> {

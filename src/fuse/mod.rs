@@ -18,6 +18,7 @@ mod mountpoint;
 mod names;
 mod notify;
 mod options;
+mod reply;
 mod shared;
 mod shelf;
 

@@ -79,12 +79,16 @@ impl Shared {
 
     pub fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), Refusal> {
         self.changeable(parent, name)?;
-        Ok(self.mutated(self.tree.unlink(parent, name)?))
+        self.tree.unlink(parent, name)?;
+        self.host.mutated();
+        Ok(())
     }
 
     pub fn remove_dir(&self, parent: Inode, name: &[u8]) -> Result<(), Refusal> {
         self.changeable(parent, name)?;
-        Ok(self.mutated(self.tree.remove_dir(parent, name)?))
+        self.tree.remove_dir(parent, name)?;
+        self.host.mutated();
+        Ok(())
     }
 
     pub fn rename(
@@ -105,7 +109,9 @@ impl Shared {
         self.changeable(from.0, from.1)?;
         self.changeable(to.0, to.1)?;
         self.note_name(to.0, to.1);
-        Ok(self.mutated(self.tree.rename(from.0, from.1, to.0, to.1, how)?))
+        self.tree.rename(from.0, from.1, to.0, to.1, how)?;
+        self.host.mutated();
+        Ok(())
     }
 
     /// How long the kernel may believe what a directory lists.
