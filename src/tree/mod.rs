@@ -1,21 +1,51 @@
 //! Floor 3: a POSIX tree over block maps: inodes, names, file data, rename, merge, cleaning. Synchronous; no FUSE in it.
 
+mod adopt;
 pub mod attr;
+mod attributes;
+mod block;
+#[cfg(test)]
+mod care_tests;
 pub mod check;
+mod chunk_cache;
 pub mod clean;
+mod commit;
 pub mod error;
+mod flush;
 pub mod inode;
 pub mod key;
+mod layer;
+mod ledger;
+mod listing;
+mod live;
 pub mod merge;
+mod names;
+pub mod path;
+mod pins;
+mod ranges;
+mod read;
+mod rename;
+mod sealer;
+mod snapshot;
 pub mod source;
+mod state;
 pub mod structure;
 pub mod value;
 pub mod verify;
 pub mod version;
+mod view;
+mod write;
+mod xattr;
 
+pub use adopt::{Changes, Stale};
 pub use attr::{
     Allocate, Attr, DirItem, NodeKind, Owner, RenameFlags, SetAttr, SetTime, SetXattr, Whence,
 };
+pub use block::BlockView;
 pub use error::TreeError;
+pub use flush::Head;
+pub use crate::image::Space;
 pub use inode::{FileType, Timestamp};
+pub use live::{Tree, TreeOptions};
+pub use snapshot::{ReadTree, TreeSnapshot};
 pub use source::{DraftSource, ImageSource};

@@ -3,8 +3,8 @@
 use super::inode::FileType;
 use crate::base::{Id, Inode, Malformed, Reader, Writer};
 
-/// Longest value of an extended attribute, in bytes: a map's node holds dozens of values and stays below its own limit.
-pub const XATTR_VALUE_BYTES_MAX: usize = 16 << 10;
+/// Longest value of an extended attribute, in bytes (Linux's XATTR_SIZE_MAX).
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Longest target of a symbolic link, in bytes (Linux's PATH_MAX without the closing NUL).
 pub const LINK_TARGET_BYTES_MAX: usize = 4095;

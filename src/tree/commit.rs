@@ -1,0 +1,292 @@
+//! Sealing a frozen layer: chunks, then the maps' nodes, then, where much has died, what is worth moving.
+
+use super::block::{BlockView, Shared};
+use super::clean::Cleaning;
+use super::error::TreeError;
+use super::flush::{Flushing, Frozen};
+use super::key::{self, Key};
+use super::layer::{Node, Pointer, Slot};
+use super::ledger::Ledger;
+use super::sealer::seal_chunk;
+use super::source::ImageSource;
+use super::value::chunk_value;
+use super::view::pointer_of;
+use crate::base::{BlockNumber, Inode, Place, RegionIndex};
+use crate::crypt::SealKeys;
+use crate::image::{Draft, Image, Stream};
+use crate::map::{Edit, Entry, Map, MapError, Root};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Fewer chunks are sealed by the caller alone.
+const PARALLEL_FROM_CHUNKS: usize = 8;
+/// Threads that seal one flush.
+const THREADS_MAX: usize = 4;
+/// Dead bytes after which it is worth looking whether regions should be cleaned.
+const CLEAN_AFTER_BYTES: u64 = 4 << 20;
+/// Live bytes that one cleaning moves at most.
+const CLEAN_BYTES_MAX: u64 = 32 << 20;
+
+/// New roots in a draft.
+pub(super) struct Committed {
+    roots: BTreeMap<BlockNumber, Option<Root>>,
+}
+
+type Roots = BTreeMap<BlockNumber, Option<Root>>;
+/// A chunk by inode and index.
+type ChunkKey = (Inode, u64);
+/// What chunks were sealed to; `None` for zeros.
+type SealedChunks = HashMap<ChunkKey, Option<Pointer>>;
+
+/// Seals a layer into the draft. If that fails, the draft is as before but for dead bytes.
+pub(super) fn commit(
+    frozen: &Frozen,
+    shared: &Shared,
+    flushing: &mut Flushing,
+) -> Result<Committed, TreeError> {
+    let mut by_block: BTreeMap<BlockNumber, Vec<(Inode, &Node)>> = BTreeMap::new();
+    for (inode, node) in frozen.layer.iter() {
+        by_block.entry(node.block).or_default().push((*inode, node));
+    }
+    let mut roots: Roots = frozen.base.blocks.values().map(|block| (block.number, block.root)).collect();
+    let mut ledger = Ledger::new(frozen.draft.clone(), Stream::Fresh);
+    for (number, mut nodes) in by_block {
+        let Some(block) = frozen.base.blocks.get(&number) else { continue };
+        nodes.sort_unstable_by_key(|(inode, _)| *inode);
+        match commit_block(frozen, block, &nodes, shared, &mut ledger) {
+            Ok(root) => _ = roots.insert(number, root),
+            Err(error) => {
+                ledger.undo();
+                return Err(error);
+            }
+        }
+    }
+    flushing.freed_bytes += ledger.settle();
+    Ok(Committed { roots })
+}
+
+fn commit_block(
+    frozen: &Frozen,
+    block: &BlockView,
+    nodes: &[(Inode, &Node)],
+    shared: &Shared,
+    ledger: &mut Ledger,
+) -> Result<Option<Root>, TreeError> {
+    let sealed = seal_chunks(nodes, &block.keys, &frozen.draft, ledger)?;
+    let map = Map::new(&block.keys, &frozen.base.source, &shared.nodes);
+    let in_block = |error| TreeError::in_block(block.number, error);
+    let mut edits = Vec::new();
+    for (inode, node) in nodes {
+        let mut maker = EditMaker { inode: *inode, node, map, root: block.root, ledger, edits: &mut edits };
+        if node.removed { maker.remove_all() } else { maker.change(&sealed) }.map_err(in_block)?;
+    }
+    map.apply(block.root, &edits, ledger).map_err(in_block)
+}
+
+/// Seals all dirty chunks of these nodes, on several threads if there are many.
+fn seal_chunks(
+    nodes: &[(Inode, &Node)],
+    keys: &SealKeys,
+    draft: &Draft,
+    ledger: &mut Ledger,
+) -> Result<SealedChunks, TreeError> {
+    let mut jobs: Vec<(ChunkKey, u64, &Arc<Vec<u8>>)> = Vec::new();
+    for (inode, node) in nodes.iter().filter(|(_, node)| !node.removed) {
+        let data_id = node.record.as_ref().map_or(0, |record| record.data_id);
+        for (index, slot) in &node.chunks {
+            if let Slot::Dirty(plain) = slot {
+                jobs.push(((*inode, *index), data_id, plain));
+            }
+        }
+    }
+    let seal =
+        |jobs: &[(ChunkKey, u64, &Arc<Vec<u8>>)]| -> Vec<(ChunkKey, Result<Option<Pointer>, TreeError>)> {
+            let seal = |(key, data_id, plain): &(ChunkKey, u64, &Arc<Vec<u8>>)| {
+                (*key, seal_chunk(keys, *data_id, key.1, plain, draft))
+            };
+            jobs.iter().map(seal).collect()
+        };
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
+    let results = if jobs.len() < PARALLEL_FROM_CHUNKS || threads < 2 {
+        seal(&jobs)
+    } else {
+        std::thread::scope(|scope| {
+            let shares = jobs.chunks(jobs.len().div_ceil(threads));
+            let running: Vec<_> = shares.map(|share| scope.spawn(|| seal(share))).collect();
+            let joined = running.into_iter().map(|thread| thread.join().expect("sealing does not panic"));
+            joined.flatten().collect()
+        })
+    };
+    let mut sealed = SealedChunks::with_capacity(results.len());
+    let mut failure = None;
+    for (key, result) in results {
+        match result {
+            Ok(pointer) => {
+                pointer.iter().for_each(|pointer| ledger.appended(pointer.place));
+                sealed.insert(key, pointer);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(sealed), Err)
+}
+
+/// Turns the changes of one inode into edits of the map, in the order of keys.
+struct EditMaker<'a> {
+    inode: Inode,
+    node: &'a Node,
+    map: Map<'a>,
+    root: Option<Root>,
+    ledger: &'a mut Ledger,
+    edits: &'a mut Vec<Edit>,
+}
+
+impl EditMaker<'_> {
+    fn put(&mut self, key: Key<'_>, change: Option<(Box<[u8]>, Option<Place>)>) {
+        self.edits.push(Edit { key: key.encode(), change });
+    }
+
+    /// Visits the inode's entries in the map from `from` on.
+    fn each_below(&self, from: &[u8], mut visit: impl FnMut(Entry) -> bool) -> Result<(), MapError> {
+        if self.node.fresh {
+            return Ok(());
+        }
+        let mut cursor = self.map.range(self.root.as_ref(), from);
+        let own = key::start_of(self.inode);
+        while let Some(entry) = cursor.next()? {
+            if !entry.key.starts_with(&own) || !visit(entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_all(&mut self) -> Result<(), MapError> {
+        let mut gone = Vec::new();
+        self.each_below(&key::start_of(self.inode), |entry| {
+            gone.push(entry);
+            true
+        })?;
+        for entry in gone {
+            entry.place.into_iter().for_each(|place| self.ledger.dead(place));
+            self.edits.push(Edit { key: entry.key, change: None });
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, sealed: &SealedChunks) -> Result<(), MapError> {
+        let node = self.node;
+        if let Some(record) = &node.record {
+            self.put(Key::Inode(self.inode), Some((record.encode(), None)));
+        }
+        for (name, entry) in &node.names {
+            let change = entry.map(|entry| (entry.encode(), None));
+            self.put(Key::Entry(self.inode, name), change);
+        }
+        self.change_chunks(sealed)?;
+        for (name, value) in &node.xattrs {
+            let change = value.clone().map(|value| (value, None));
+            self.put(Key::Xattr(self.inode, name), change);
+        }
+        if let Some(target) = &node.link {
+            self.put(Key::Link(self.inode), Some((target.clone(), None)));
+        }
+        Ok(())
+    }
+
+    fn change_chunks(&mut self, sealed: &SealedChunks) -> Result<(), MapError> {
+        let node = self.node;
+        let mut changes: BTreeMap<u64, Option<Pointer>> = BTreeMap::new();
+        if let Some(cut) = node.cut {
+            let mut gone = Vec::new();
+            self.each_below(&Key::Chunk(self.inode, cut).encode(), |entry| match Key::decode(&entry.key) {
+                Ok(Key::Chunk(_, index)) => {
+                    gone.push((index, entry.place));
+                    true
+                }
+                _ => false,
+            })?;
+            for (index, place) in gone {
+                place.into_iter().for_each(|place| self.ledger.dead(place));
+                changes.insert(index, None);
+            }
+        }
+        for (index, slot) in &node.chunks {
+            let pointer = match slot {
+                Slot::Hole | Slot::Kept(..) => None,
+                Slot::Sealed(pointer) => Some(*pointer),
+                Slot::Dirty(_) => sealed.get(&(self.inode, *index)).copied().flatten(),
+            };
+            if !node.fresh && node.cut.is_none_or(|cut| *index < cut) {
+                let key = Key::Chunk(self.inode, *index).encode();
+                let old = self.map.get(self.root.as_ref(), &key)?;
+                let old = old.as_ref().and_then(pointer_of);
+                old.into_iter().for_each(|old| self.ledger.dead(old.place));
+                if old.is_none() && pointer.is_none() {
+                    continue;
+                }
+            } else if pointer.is_none() && !changes.contains_key(index) {
+                continue;
+            }
+            changes.insert(*index, pointer);
+        }
+        for (index, pointer) in changes {
+            let change = pointer.map(|pointer| (chunk_value(&pointer.id), Some(pointer.place)));
+            self.put(Key::Chunk(self.inode, index), change);
+        }
+        Ok(())
+    }
+}
+
+impl Committed {
+    /// Brings the draft to the disk, and cleans it if that is due. On an error it may be repeated.
+    #[allow(clippy::result_large_err)]
+    pub(super) fn write(
+        mut self,
+        frozen: &Frozen,
+        shared: &Shared,
+        flushing: &mut Flushing,
+    ) -> Result<(Image, Vec<RegionIndex>, Roots), (Committed, TreeError)> {
+        if flushing.freed_bytes >= CLEAN_AFTER_BYTES {
+            flushing.freed_bytes = 0;
+            if let Err(error) = self.clean(frozen, shared, flushing) {
+                tracing::warn!(%error, "dead space was not given back; it is tried again later");
+            }
+        }
+        let emptied = frozen.draft.truncate_empty();
+        match frozen.draft.snapshot() {
+            Ok(image) => Ok((image, emptied, self.roots)),
+            Err(error) => Err((self, error.into())),
+        }
+    }
+
+    /// Moves what little lives in some regions elsewhere.
+    fn clean(&mut self, frozen: &Frozen, shared: &Shared, flushing: &mut Flushing) -> Result<(), TreeError> {
+        let draft = &frozen.draft;
+        let cleaning = Cleaning::plan(draft, CLEAN_BYTES_MAX);
+        let live = |region: RegionIndex| draft.region(region).live;
+        // What nobody could move last time will not move now.
+        if cleaning.regions().all(|region| flushing.stubborn.get(&region) == Some(&live(region))) {
+            return Ok(());
+        }
+        let source = ImageSource::new(&shared.store, &draft.snapshot()?);
+        for block in frozen.base.blocks.values() {
+            let Some(Some(root)) = self.roots.get(&block.number).copied() else { continue };
+            let map = Map::new(&block.keys, &source, &shared.nodes);
+            let mut ledger = Ledger::new(draft.clone(), Stream::Cleaning);
+            match cleaning.clean_map(&map, root, &mut ledger) {
+                Ok(root) => {
+                    ledger.settle();
+                    self.roots.insert(block.number, Some(root));
+                }
+                Err(error) => {
+                    ledger.undo();
+                    return Err(TreeError::in_block(block.number, error));
+                }
+            }
+        }
+        let left = cleaning.regions().map(|region| (region, live(region))).filter(|(_, live)| *live > 0);
+        flushing.stubborn = left.collect();
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Flushing: everything that was changed is sealed, appended to the draft and put into the maps, while writers go on.
+//!
+//! 1. Under the lock, the active layer becomes the frozen one, and a new one takes its place.
+//! 2. Without the lock, the frozen layer is sealed and applied to the maps ([`super::commit`]).
+//! 3. Under the lock, the new roots take the place of the old ones and of the frozen layer.
+//!
+//! What fails stays frozen, readable, and is tried again at the next flush.
+
+use super::block::{Base, BlockView};
+use super::commit::{Committed, commit};
+use super::error::TreeError;
+use super::inode::{INLINE_BYTES_MAX, InodeRecord, RecordSize};
+use super::layer::{Layer, Node, Slot};
+use super::live::Tree;
+use super::read::STAGING;
+use super::source::{Heads, ImageSource};
+use super::state::State;
+use super::write::resplit;
+use crate::base::{BlockNumber, Inode, RegionIndex};
+use crate::image::{Draft, Image};
+use crate::map::Root;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A flushed state.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The bytes in which the roots lie.
+    pub image: Image,
+    /// The root of each block's map; `None` while it was never written to.
+    pub roots: BTreeMap<BlockNumber, Option<Root>>,
+    /// All changes up to this generation are in it.
+    pub generation: u64,
+    /// Blocks whose root the flush that made it changed.
+    pub changed: BTreeSet<BlockNumber>,
+}
+
+/// What a flush leaves to the next one.
+#[derive(Default)]
+pub(super) struct Flushing {
+    /// Committed to the draft, whose bytes could not be written yet.
+    committed: Option<Committed>,
+    /// Bytes that died since the image was last looked at for cleaning.
+    pub(super) freed_bytes: u64,
+    /// Regions that cleaning could not empty, with what lived in them then.
+    pub(super) stubborn: BTreeMap<RegionIndex, u32>,
+}
+
+/// A layer that is being flushed, and what it is applied to.
+pub(super) struct Frozen {
+    pub(super) layer: Arc<Layer>,
+    pub(super) base: Arc<Base>,
+    pub(super) draft: Arc<Draft>,
+}
+
+impl Tree {
+    /// Seals and appends everything that was changed before the call. Cheap when nothing was.
+    pub fn flush(&self) -> Result<Head, TreeError> {
+        let mut flushing = self.flushing.lock();
+        self.flush_all(&mut flushing)
+    }
+
+    /// Seals some of what was written; false if there was nothing to seal. The tree's own threads do this already.
+    pub fn seal_some(&self) -> bool {
+        self.bench.seal_some()
+    }
+
+    pub(super) fn flush_all(&self, flushing: &mut Flushing) -> Result<Head, TreeError> {
+        loop {
+            let Some((frozen, again)) = self.freeze()? else {
+                return Ok(self.bench.state.read().head.clone());
+            };
+            let committed = match flushing.committed.take() {
+                Some(committed) => committed,
+                None => commit(&frozen, &self.bench.shared, flushing)?,
+            };
+            match committed.write(&frozen, &self.bench.shared, flushing) {
+                Ok((image, emptied, roots)) => self.install(&frozen, image, &emptied, roots),
+                Err((committed, error)) => {
+                    flushing.committed = Some(committed);
+                    return Err(error);
+                }
+            }
+            self.bench.announce_install();
+            if !again {
+                return Ok(self.bench.state.read().head.clone());
+            }
+        }
+    }
+
+    /// Takes what is to be flushed, and says whether that is what an earlier flush could not finish. `None` if there
+    /// is nothing.
+    fn freeze(&self) -> Result<Option<(Frozen, bool)>, TreeError> {
+        let mut state = self.bench.state.write();
+        let again = state.frozen.is_some();
+        if !again {
+            if state.active.is_empty() {
+                state.head.generation = state.generation;
+                return Ok(None);
+            }
+            self.complete_records(&mut state)?;
+            let mut layer = std::mem::take(&mut state.active);
+            layer.values_mut().for_each(settle_node);
+            state.frozen_bytes = layer.values().map(Node::dirty_bytes).sum();
+            state.dirty_bytes = state.orphans.values().map(|orphan| orphan.node.dirty_bytes()).sum();
+            state.frozen_generation = state.generation;
+            state.frozen = Some(Arc::new(layer));
+            let State { full, partial, orphans, .. } = &mut *state;
+            full.retain(|(inode, _)| orphans.contains_key(inode));
+            partial.retain(|(inode, _)| orphans.contains_key(inode));
+        }
+        let layer = state.frozen.clone().unwrap_or_default();
+        Ok(Some((Frozen { layer, base: state.base.clone(), draft: state.draft.clone() }, again)))
+    }
+
+    /// A node whose chunks were opened for a write that then failed has no record of its own yet.
+    fn complete_records(&self, state: &mut State) -> Result<(), TreeError> {
+        let bare = |node: &Node| node.record.is_none() && !node.chunks.is_empty();
+        let inodes: Vec<Inode> =
+            state.active.iter().filter(|(_, node)| bare(node)).map(|(inode, _)| *inode).collect();
+        for inode in inodes {
+            let record = state.view(&self.bench.shared).record(inode)?;
+            if let Some(node) = state.active.get_mut(&inode) {
+                node.record = Some(record);
+            }
+        }
+        Ok(())
+    }
+
+    fn install(
+        &self,
+        frozen: &Frozen,
+        image: Image,
+        emptied: &[RegionIndex],
+        roots: BTreeMap<BlockNumber, Option<Root>>,
+    ) {
+        let old = &frozen.base;
+        let heads: Arc<Heads> = match old.source.heads() {
+            Some(heads) if emptied.is_empty() => heads.clone(),
+            Some(heads) => Arc::new(heads.without(emptied)),
+            None => Arc::default(),
+        };
+        let source = ImageSource::remembering(&self.bench.shared.store, &image, heads);
+        let mut state = self.bench.state.write();
+        // The policy may have changed meanwhile; roots come from here, everything else from there.
+        let renewed = |(number, block): (&BlockNumber, &BlockView)| {
+            let root = roots.get(number).copied().unwrap_or(block.root);
+            (*number, BlockView { root, ..block.clone() })
+        };
+        let changed = old
+            .blocks
+            .values()
+            .filter(|block| roots.get(&block.number).is_some_and(|root| *root != block.root));
+        let changed = changed.map(|block| block.number).collect();
+        let blocks = state.base.blocks.iter().map(renewed).collect();
+        let base = Base { source, blocks, pins: state.base.pins.clone() };
+        state.head = Head { image, roots, generation: state.frozen_generation, changed };
+        state.base = Arc::new(base);
+        state.frozen = None;
+        state.frozen_bytes = 0;
+    }
+}
+
+/// Brings a file into the form that its record promises: small ones inline, others cut into chunks.
+fn settle_node(node: &mut Node) {
+    let Some(record) = node.record.as_mut().filter(|record| record.is_file()) else { return };
+    if record.size <= INLINE_BYTES_MAX as u64 {
+        if record.inline.is_none() && record.size > 0 {
+            record.inline = Some(staged(record, node.chunks.get(&0)));
+        }
+        record.record_size = RecordSize::UNDECIDED;
+        node.chunks.clear();
+        if !node.fresh {
+            node.cut = Some(0);
+        }
+    } else if !record.record_size.is_decided() && !node.chunks.is_empty() {
+        record.record_size = RecordSize::for_file(record.size);
+        if record.record_size != STAGING {
+            resplit(&mut node.chunks, record.record_size);
+        }
+    }
+}
+
+fn staged(record: &InodeRecord, first: Option<&Slot>) -> Box<[u8]> {
+    let mut bytes = match first {
+        Some(Slot::Dirty(bytes)) => bytes.to_vec(),
+        Some(Slot::Hole | Slot::Sealed(_) | Slot::Kept(..)) | None => Vec::new(),
+    };
+    bytes.resize(record.size as usize, 0);
+    bytes.into_boxed_slice()
+}

@@ -1,0 +1,205 @@
+//! Names: looking up, making, linking, removing.
+
+use super::attr::{Attr, NodeKind, Owner};
+use super::error::TreeError;
+use super::inode::{FileType, InodeRecord};
+use super::layer::Node;
+use super::live::{Tree, check_name};
+use super::state::{State, born_in};
+use super::value::{DirEntry, LINK_TARGET_BYTES_MAX};
+use crate::base::{BlockNumber, Inode};
+
+/// Most names of one inode.
+const LINKS_MAX: u32 = 65_000;
+
+/// A directory in which a name is about to change: its block, where this device may write, and its record.
+pub(super) struct Place {
+    pub(super) block: BlockNumber,
+    pub(super) record: InodeRecord,
+}
+
+impl Tree {
+    /// Makes a file, pipe, socket or device.
+    pub fn make_node(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        kind: NodeKind,
+        mode: u16,
+        owner: Owner,
+    ) -> Result<Attr, TreeError> {
+        self.make(parent, name, kind.file_type(), (mode, owner), |inode, node| {
+            let record = node.record.as_mut().expect("a new node has a record");
+            match kind {
+                NodeKind::File => record.data_id = inode.0,
+                NodeKind::Char(device) | NodeKind::Block(device) => record.rdev = device,
+                NodeKind::Fifo | NodeKind::Socket => {}
+            }
+        })
+    }
+
+    /// Makes an empty directory.
+    pub fn make_dir(&self, parent: Inode, name: &[u8], mode: u16, owner: Owner) -> Result<Attr, TreeError> {
+        self.make(parent, name, FileType::Directory, (mode, owner), |_, _| {})
+    }
+
+    /// Makes a symbolic link.
+    pub fn make_symlink(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        target: &[u8],
+        owner: Owner,
+    ) -> Result<Attr, TreeError> {
+        if target.len() > LINK_TARGET_BYTES_MAX {
+            return Err(TreeError::NameTooLong);
+        }
+        if target.is_empty() || target.contains(&0) {
+            return Err(TreeError::Invalid);
+        }
+        const MODE: u16 = 0o777;
+        self.make(parent, name, FileType::Symlink, (MODE, owner), |_, node| {
+            node.link = Some(target.into());
+            node.record.as_mut().expect("a new node has a record").size = target.len() as u64;
+        })
+    }
+
+    fn make(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        file_type: FileType,
+        (mode, owner): (u16, Owner),
+        fill: impl FnOnce(Inode, &mut Node),
+    ) -> Result<Attr, TreeError> {
+        check_name(name)?;
+        let now = self.now();
+        let mut state = self.bench.state.write();
+        let place = self.place_for(&state, parent, name)?;
+        let inode = state.draw_inode(self.options.inode_prefix)?;
+        let record = born_in(parent, &place.record, file_type, (mode, owner), now);
+        let mut node = Node::fresh(place.block, record);
+        fill(inode, &mut node);
+        let record = node.record.clone().expect("a new node has a record");
+        state.view(&self.bench.shared).claim(inode, place.block)?;
+        state.active.insert(inode, node);
+        state.put_entry(parent, place.block, name, Some(DirEntry { inode, file_type }));
+        let subdirectories = i32::from(file_type == FileType::Directory);
+        state.touch_directory(parent, place.block, place.record, subdirectories, now);
+        self.listings.touch(parent);
+        Ok(state.view(&self.bench.shared).attr_of(inode, place.block, &record))
+    }
+
+    /// The directory for a new name: it must be free, and the block writable.
+    pub(super) fn place_for(&self, state: &State, parent: Inode, name: &[u8]) -> Result<Place, TreeError> {
+        let view = state.view(&self.bench.shared);
+        let record = view.directory(parent)?;
+        if view.child(parent, name)?.is_some() {
+            return Err(TreeError::Exists);
+        }
+        let place = self.place_of(state, parent, record)?;
+        Ok(place)
+    }
+
+    /// A directory whose names this device may change.
+    pub(super) fn place_of(
+        &self,
+        state: &State,
+        parent: Inode,
+        record: InodeRecord,
+    ) -> Result<Place, TreeError> {
+        let view = state.view(&self.bench.shared);
+        let block = view.block_of(parent)?;
+        state.base.writable(block)?;
+        if state.orphans.contains_key(&parent) {
+            return Err(TreeError::NotFound);
+        }
+        if state.base.pins.at(parent).is_some_and(|pin| pin.synthetic) {
+            return Err(TreeError::ReadOnlyBlock(block));
+        }
+        Ok(Place { block, record })
+    }
+
+    /// A name that may be taken away: what it leads to, and its directory.
+    pub(super) fn named(
+        &self,
+        state: &State,
+        parent: Inode,
+        name: &[u8],
+    ) -> Result<(DirEntry, Place), TreeError> {
+        let view = state.view(&self.bench.shared);
+        let record = view.directory(parent)?;
+        if state.base.pins.child(parent, name).is_some() {
+            return Err(TreeError::Busy);
+        }
+        let entry = view.child(parent, name)?.ok_or(TreeError::NotFound)?;
+        Ok((entry, self.place_of(state, parent, record)?))
+    }
+
+    /// Gives an inode one more name.
+    pub fn link(&self, inode: Inode, parent: Inode, name: &[u8]) -> Result<Attr, TreeError> {
+        check_name(name)?;
+        let now = self.now();
+        let mut state = self.bench.state.write();
+        let view = state.view(&self.bench.shared);
+        let mut record = view.record(inode)?;
+        let block = view.block_of(inode)?;
+        if record.is_directory() {
+            return Err(TreeError::NotPermitted);
+        }
+        if record.nlink == 0 {
+            return Err(TreeError::NotFound);
+        }
+        let place = self.place_for(&state, parent, name)?;
+        if place.block != block {
+            return Err(TreeError::CrossBlock);
+        }
+        if record.nlink >= LINKS_MAX {
+            return Err(TreeError::TooManyLinks);
+        }
+        record.nlink += 1;
+        record.ctime = now;
+        let attr = state.view(&self.bench.shared).attr_of(inode, block, &record);
+        let entry = DirEntry { inode, file_type: record.file_type };
+        state.put_record(inode, block, record);
+        state.put_entry(parent, block, name, Some(entry));
+        state.touch_directory(parent, block, place.record, 0, now);
+        self.listings.touch(parent);
+        Ok(attr)
+    }
+
+    /// Removes a name of something that is not a directory.
+    pub fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), TreeError> {
+        self.remove(parent, name, false)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_dir(&self, parent: Inode, name: &[u8]) -> Result<(), TreeError> {
+        self.remove(parent, name, true)
+    }
+
+    fn remove(&self, parent: Inode, name: &[u8], directory: bool) -> Result<(), TreeError> {
+        if name.len() > super::key::NAME_BYTES_MAX {
+            return Err(TreeError::NameTooLong);
+        }
+        if directory && matches!(name, b"." | b"..") {
+            return Err(if name == b"." { TreeError::Invalid } else { TreeError::NotEmpty });
+        }
+        let now = self.now();
+        let mut state = self.bench.state.write();
+        let (entry, place) = self.named(&state, parent, name)?;
+        let view = state.view(&self.bench.shared);
+        let record = view.record(entry.inode)?;
+        match (directory, record.is_directory()) {
+            (true, false) => return Err(TreeError::NotDirectory),
+            (false, true) => return Err(TreeError::IsDirectory),
+            (true, true) if !view.stack(entry.inode)?.is_empty()? => return Err(TreeError::NotEmpty),
+            _ => {}
+        }
+        state.drop_name(entry.inode, place.block, record, now)?;
+        state.put_entry(parent, place.block, name, None);
+        state.touch_directory(parent, place.block, place.record, -i32::from(directory), now);
+        self.listings.touch(parent);
+        Ok(())
+    }
+}

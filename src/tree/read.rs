@@ -1,0 +1,215 @@
+//! Reading files: what to read is decided under the lock, opening happens outside it.
+
+use super::attr::Whence;
+use super::block::Shared;
+use super::error::TreeError;
+use super::inode::{InodeRecord, RecordSize};
+use super::layer::Pointer;
+use super::live::Tree;
+use super::source::fetch_error;
+use super::view::{Chunk, Origin, View};
+use crate::base::{BlockNumber, Inode};
+use crate::crypt::SealKeys;
+use crate::crypt::seal::CHUNK_OVERHEAD;
+use crate::map::{FetchError, MapError};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How often a read starts over when a chunk moved away under it.
+const ATTEMPTS_MAX: usize = 8;
+
+/// A sealed chunk, with all that it takes to open it without the lock.
+pub(super) struct Wanted {
+    pub(super) block: BlockNumber,
+    pub(super) keys: SealKeys,
+    pub(super) data_id: u64,
+    pub(super) index: u64,
+    pub(super) pointer: Pointer,
+    pub(super) origin: Origin,
+}
+
+impl Wanted {
+    /// The chunk's plaintext. `keep` says that more reads of it are likely.
+    pub(super) fn open(&self, shared: &Shared, keep: bool) -> Result<Arc<Vec<u8>>, TreeError> {
+        let Pointer { id, place } = self.pointer;
+        if let Some(known) = shared.chunks.get(&id) {
+            return Ok(known);
+        }
+        let tampered = TreeError::Tampered { block: self.block, place };
+        if place.length as usize > (1 << RecordSize::LARGE.log2()) + CHUNK_OVERHEAD {
+            return Err(tampered);
+        }
+        let sealed = match &self.origin {
+            Origin::Image(source) => source.bytes(place),
+            Origin::Draft(draft) => draft.read(place),
+        };
+        let sealed = sealed.map_err(|error| match fetch_error(place, error) {
+            FetchError::OutOfRange(place) => TreeError::Tampered { block: self.block, place },
+            other => TreeError::from(MapError::Fetch(other)),
+        })?;
+        let plain = self.keys.open_chunk(self.data_id, self.index, &id, &sealed).map_err(|_| tampered)?;
+        let plain = Arc::new(plain);
+        if keep {
+            shared.chunks.put(id, plain.clone());
+        }
+        Ok(plain)
+    }
+}
+
+/// A part of the answer to a read.
+enum Piece {
+    Zeros(usize),
+    /// Of these bytes; zeros behind their end.
+    Bytes(Arc<Vec<u8>>, Range<usize>),
+    Sealed(Wanted, Range<usize>),
+}
+
+/// Bytes of a chunk of an undecided file in memory, and of the largest chunk.
+pub(super) const STAGING: RecordSize = RecordSize::LARGE;
+
+/// Bytes of a chunk of the file.
+pub(super) fn unit_of(record: &InodeRecord) -> u64 {
+    let size = if record.record_size.is_decided() { record.record_size } else { STAGING };
+    1 << size.log2()
+}
+
+impl View<'_> {
+    fn plan(&self, inode: Inode, offset: u64, bytes: usize) -> Result<Vec<Piece>, TreeError> {
+        let stack = self.stack(inode)?;
+        let record = stack.record()?;
+        if !record.is_file() {
+            return Err(if record.is_directory() { TreeError::IsDirectory } else { TreeError::Invalid });
+        }
+        let end = offset.saturating_add(bytes as u64).min(record.size);
+        if offset >= end {
+            return Ok(Vec::new());
+        }
+        if let Some(inline) = &record.inline {
+            let range = offset as usize..end as usize;
+            return Ok(vec![Piece::Bytes(Arc::new(inline.to_vec()), range)]);
+        }
+        let unit = unit_of(&record);
+        let mut pieces = Vec::new();
+        for index in offset / unit..end.div_ceil(unit) {
+            let start = index * unit;
+            let range = (offset.max(start) - start) as usize..(end.min(start + unit) - start) as usize;
+            pieces.push(match stack.chunk(index)? {
+                Chunk::Hole => Piece::Zeros(range.len()),
+                Chunk::Dirty(bytes) => Piece::Bytes(bytes, range),
+                Chunk::Sealed(pointer, origin) => Piece::Sealed(
+                    Wanted {
+                        block: stack.block,
+                        keys: stack.keys.clone(),
+                        data_id: record.data_id,
+                        index,
+                        pointer,
+                        origin,
+                    },
+                    range,
+                ),
+            });
+        }
+        Ok(pieces)
+    }
+
+    /// The first data, or the first hole, from an offset on.
+    pub(super) fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, TreeError> {
+        let stack = self.stack(inode)?;
+        let record = stack.record()?;
+        if !record.is_file() {
+            return Err(TreeError::Invalid);
+        }
+        if offset >= record.size {
+            return Err(TreeError::NoSuchOffset);
+        }
+        if record.inline.is_some() {
+            return Ok(if whence == Whence::Data { offset } else { record.size });
+        }
+        let unit = unit_of(&record);
+        let mut index = offset / unit;
+        if whence == Whence::Data {
+            let next = stack.next_chunk(index)?.map(|next| offset.max(next * unit));
+            return next.filter(|at| *at < record.size).ok_or(TreeError::NoSuchOffset);
+        }
+        while index * unit < record.size && stack.next_chunk(index)? == Some(index) {
+            index += 1;
+        }
+        Ok(offset.max(index * unit).min(record.size))
+    }
+}
+
+fn append(out: &mut Vec<u8>, bytes: &[u8], range: Range<usize>) {
+    let end = out.len() + range.len();
+    out.extend_from_slice(&bytes[range.start.min(bytes.len())..range.end.min(bytes.len())]);
+    out.resize(end, 0);
+}
+
+/// Puts the pieces together.
+fn assemble(pieces: Vec<Piece>, shared: &Shared) -> Result<Vec<u8>, TreeError> {
+    let mut out = Vec::new();
+    if let [Piece::Sealed(wanted, range)] = &pieces[..] {
+        let plain = wanted.open(shared, !covers(wanted, range))?;
+        if range.start == 0 && range.end >= plain.len() {
+            out = Arc::try_unwrap(plain).unwrap_or_else(|shared| shared.to_vec());
+            out.resize(range.end, 0);
+            return Ok(out);
+        }
+        append(&mut out, &plain, range.clone());
+        return Ok(out);
+    }
+    out.reserve_exact(pieces.iter().map(Piece::bytes).sum());
+    for piece in pieces {
+        match piece {
+            Piece::Zeros(count) => out.resize(out.len() + count, 0),
+            Piece::Bytes(bytes, range) => append(&mut out, &bytes, range),
+            Piece::Sealed(wanted, range) => {
+                let plain = wanted.open(shared, !covers(&wanted, &range))?;
+                append(&mut out, &plain, range);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Whether a read takes all of a chunk: then nobody will ask for the rest of it soon.
+fn covers(wanted: &Wanted, range: &Range<usize>) -> bool {
+    range.start == 0 && range.end + CHUNK_OVERHEAD >= wanted.pointer.place.length as usize
+}
+
+impl Piece {
+    fn bytes(&self) -> usize {
+        match self {
+            Piece::Zeros(count) => *count,
+            Piece::Bytes(_, range) | Piece::Sealed(_, range) => range.len(),
+        }
+    }
+}
+
+/// Reads from a state that stays as it is.
+pub(super) fn read_still(
+    view: View<'_>,
+    inode: Inode,
+    offset: u64,
+    bytes: usize,
+) -> Result<Vec<u8>, TreeError> {
+    assemble(view.plan(inode, offset, bytes)?, view.shared)
+}
+
+impl Tree {
+    pub(super) fn read_live(&self, inode: Inode, offset: u64, bytes: usize) -> Result<Vec<u8>, TreeError> {
+        for _ in 1..ATTEMPTS_MAX {
+            let pieces = self.read_view(|view| view.plan(inode, offset, bytes))?;
+            match assemble(pieces, &self.bench.shared) {
+                // A chunk that was replaced meanwhile may be gone; one that is still in use may not.
+                Err(TreeError::Tampered { .. }) => {}
+                done => return done,
+            }
+        }
+        assemble(self.read_view(|view| view.plan(inode, offset, bytes))?, &self.bench.shared)
+    }
+
+    /// The first data, or the first hole, from `offset` on. A hole follows the last byte.
+    pub fn seek(&self, inode: Inode, offset: u64, whence: Whence) -> Result<u64, TreeError> {
+        self.read_view(|view| view.seek(inode, offset, whence))
+    }
+}
