@@ -30,7 +30,7 @@ struct State {
     table: Table,
     open: [Option<OpenRegion>; 2],
     /// Where each stream goes on when it next opens a region.
-    resume: [Option<RegionIndex>; 2],
+    resume: [Option<Resume>; 2],
     pending: Vec<Arc<Segment>>,
     /// Regions without a slot.
     holes: BTreeSet<RegionIndex>,
@@ -42,14 +42,23 @@ struct State {
     snapshot: Option<Image>,
 }
 
+/// A region in which a stream may go on.
+#[derive(Clone, Copy)]
+struct Resume {
+    region: RegionIndex,
+    /// Whether its fill is the exact end of its last object, because a draft of ours wrote it.
+    exact: bool,
+}
+
 impl Store {
     /// A draft that starts as `base`, which it never disturbs.
     pub fn draft(self: &Arc<Store>, base: &Image) -> Result<Draft, StoreError> {
         self.check_own(base)?;
         let table = base.table().clone();
-        let mut resume = base.hints();
+        let mut resume = base.hints().map(|hint| hint.map(|region| Resume { region, exact: true }));
         if resume[Stream::Fresh.index()].is_none() {
-            resume[Stream::Fresh.index()] = table.regions().checked_sub(1).map(RegionIndex);
+            let last = table.regions().checked_sub(1).map(RegionIndex);
+            resume[Stream::Fresh.index()] = last.map(|region| Resume { region, exact: false });
         }
         let (mut holes, mut lifeless) = (BTreeSet::new(), BTreeSet::new());
         for (index, region) in table.iter() {
@@ -158,16 +167,19 @@ impl Draft {
             return Ok(image.clone());
         }
         for which in [0, 1] {
-            state.seal(which);
-            state.record(which);
+            // Closed, not kept open: whoever receives a version that goes on here may then write behind our fill, and we
+            // make a copy only if that happened.
+            if let Some(region) = state.close(which) {
+                state.resume[which] = Some(Resume { region, exact: true });
+            }
         }
         if state.table.regions() == 0 {
             state.table.resize(1);
             state.holes.insert(RegionIndex(0));
         }
-        let open =
-            [0, 1].map(|which| state.open[which].as_ref().map(|open| open.region).or(state.resume[which]));
-        let image = Image::new(state.table.clone(), open);
+        let hints =
+            state.resume.map(|resume| resume.filter(|resume| resume.exact).map(|resume| resume.region));
+        let image = Image::new(state.table.clone(), hints);
         state.snapshot = Some(image.clone());
         drop(state);
         self.write_pending()?;
@@ -199,9 +211,11 @@ impl Draft {
         }
     }
 
-    /// Whether a stream is filling the region right now: it is no good candidate for cleaning.
+    /// Whether a stream is filling the region, or will go on in it: it is no good candidate for cleaning.
     pub fn is_open(&self, index: RegionIndex) -> bool {
-        self.state.read().open.iter().flatten().any(|open| open.region == index)
+        let state = self.state.read();
+        state.open.iter().flatten().any(|open| open.region == index)
+            || state.resume.iter().flatten().any(|resume| resume.region == index)
     }
 
     /// How many regions the image has.
@@ -243,45 +257,36 @@ impl State {
         u64::from(self.table.regions()) * REGION_BYTES
     }
 
-    /// Moves what a stream has buffered to the pending segments; its region stays open.
-    fn seal(&mut self, which: usize) {
-        if let Some(segment) = self.open[which].as_mut().and_then(|open| open.seal(&mut self.spare)) {
+    /// Ends the filling of a stream's region: its buffer becomes a pending segment, the table learns its fill.
+    fn close(&mut self, which: usize) -> Option<RegionIndex> {
+        let mut open = self.open[which].take()?;
+        if let Some(segment) = open.seal(&mut self.spare) {
             self.pending.push(Arc::new(segment));
         }
-    }
-
-    /// Brings the table up to what a stream has appended.
-    fn record(&mut self, which: usize) {
-        if let Some(open) = &self.open[which] {
-            let region = Region { slot: Some(open.tail.slot()), fill: open.fill(), live: open.live };
-            self.table.set(open.region, region);
-        }
-    }
-
-    /// Ends the filling of a stream's region.
-    fn close(&mut self, which: usize) {
-        self.seal(which);
-        self.record(which);
-        if let Some(open) = self.open[which].take()
-            && open.live == 0
-        {
+        let region = Region { slot: Some(open.tail.slot()), fill: open.start, live: open.live };
+        self.table.set(open.region, region);
+        if open.live == 0 {
             self.lifeless.insert(open.region);
         }
+        Some(open.region)
     }
 
     /// Opens a region with room for an object of `bytes`: the one where the stream left off, an empty one, or a new one.
     fn open_region(&mut self, store: &Arc<Store>, which: usize, bytes: usize) -> Result<(), StoreError> {
-        if let Some(index) = self.resume[which].take()
+        if let Some(Resume { region: index, exact }) = self.resume[which]
             && !self.open.iter().flatten().any(|open| open.region == index)
         {
             let region = self.table.get(index);
+            let guard = if exact { 0 } else { GUARD_BYTES };
             let room = REGION_BYTES - u64::from(region.fill);
-            if region.slot.is_some() && u64::from(GUARD_BYTES) + bytes as u64 <= room {
-                self.open[which] = Some(self.reopen(store, index, region)?);
+            if region.slot.is_some() && u64::from(guard) + bytes as u64 <= room {
+                self.open[which] = Some(self.reopen(store, index, region, guard)?);
                 self.lifeless.remove(&index);
+                self.resume[which] = None;
                 return Ok(());
             }
         }
+        self.resume[which] = None;
         let pin = store.take_slot()?;
         let index = self.holes.pop_first().unwrap_or(RegionIndex(self.table.regions()));
         if index.0 == self.table.regions() {
@@ -305,6 +310,7 @@ impl State {
         store: &Arc<Store>,
         index: RegionIndex,
         region: Region,
+        guard: u32,
     ) -> Result<OpenRegion, StoreError> {
         let slot = region.slot.expect("only regions with a slot are reopened");
         let tail = match store.slots().claim_tail(slot, region.fill) {
@@ -312,6 +318,9 @@ impl State {
             None => {
                 let mut prefix = vec![0; region.fill as usize];
                 store.read_slot(Some(slot), region.fill, 0, &mut prefix)?;
+                for segment in self.pending.iter().filter(|segment| segment.slot.index() == slot) {
+                    overlay(&segment.bytes, segment.start, &mut prefix, 0);
+                }
                 let pin = store.take_slot()?;
                 store.write_slot(pin.index(), 0, &prefix)?;
                 self.table.set(index, Region { slot: Some(pin.index()), ..region });
@@ -319,7 +328,7 @@ impl State {
             }
         };
         let mut buffer = std::mem::take(&mut self.spare);
-        buffer.resize(GUARD_BYTES as usize, 0);
+        buffer.resize(guard as usize, 0);
         Ok(OpenRegion { region: index, tail, start: region.fill, buffer, live: region.live })
     }
 
@@ -343,7 +352,7 @@ impl State {
         if count < self.table.regions() {
             self.table.resize(count);
             for which in [0, 1] {
-                self.resume[which] = self.resume[which].filter(|index| index.0 < count);
+                self.resume[which] = self.resume[which].filter(|resume| resume.region.0 < count);
             }
         }
     }

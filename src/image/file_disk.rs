@@ -18,7 +18,7 @@ pub struct FileDisk {
     punches: AtomicBool,
 }
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 impl FileDisk {
     /// Makes a new, empty file, readable by its owner alone; its name is durable on return.

@@ -48,7 +48,7 @@ impl Store {
         bases: &[(Image, PieceHashes)],
     ) -> Result<Incoming, StoreError> {
         let regions = hashes.image_bytes / REGION_BYTES;
-        let regular = hashes.image_bytes % REGION_BYTES == 0
+        let regular = hashes.image_bytes.is_multiple_of(REGION_BYTES)
             && u32::try_from(regions).is_ok()
             && hashes.hashes.len() as u64 == hashes.image_bytes.div_ceil(hashes.length.bytes());
         if !regular {

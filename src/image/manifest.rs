@@ -114,6 +114,6 @@ mod tests {
     fn the_largest_index_fits_a_run() {
         let bytes = (super::super::slots::SLOTS_MAX.div_ceil(LEAF_REGIONS) * 36) as usize;
         assert!(bytes <= 1 << 20);
-        assert_eq!(decode_index(&vec![0; 36], 513), Err(Malformed));
+        assert_eq!(decode_index(&[0; 36], 513), Err(Malformed));
     }
 }

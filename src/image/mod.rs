@@ -15,6 +15,7 @@ mod load;
 mod manifest;
 mod open_region;
 mod pieces;
+mod slot_io;
 mod slots;
 mod store;
 mod superblock;

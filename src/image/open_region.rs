@@ -22,7 +22,8 @@ impl Stream {
     }
 }
 
-/// A region being filled. Bytes below `start` are in the slot or in a segment, the others in the buffer.
+/// A region being filled. Bytes below `start` are in the slot or in a segment of an earlier filling, the others in the
+/// buffer.
 pub(super) struct OpenRegion {
     pub(super) region: RegionIndex,
     pub(super) tail: Tail,
@@ -48,14 +49,15 @@ impl OpenRegion {
         Some(at)
     }
 
-    /// Takes the buffer as a segment to be written, if there is anything in it; `spare` becomes the new buffer.
+    /// Takes the buffer as a segment to be written, if there is anything in it; an empty one becomes the spare.
     pub(super) fn seal(&mut self, spare: &mut Vec<u8>) -> Option<Segment> {
-        if self.buffer.is_empty() {
+        let bytes = std::mem::take(&mut self.buffer);
+        if bytes.is_empty() {
+            *spare = bytes;
             return None;
         }
         let start = self.start;
-        self.start = self.fill();
-        let bytes = std::mem::replace(&mut self.buffer, std::mem::take(spare));
+        self.start += bytes.len() as u32;
         Some(Segment { slot: self.tail.pin().clone(), start, bytes })
     }
 }

@@ -4,10 +4,10 @@ use super::disk::{Disk, Space};
 use super::error::StoreError;
 use super::load::{Loaded, load};
 use super::manifest::{KEPT_MAX, KeptRef, LABEL_BYTES_MAX, Manifest, STATE_BYTES_MAX, encode_index};
-use super::slots::{Run, SlotPin, Slots};
+use super::slots::{Run, Slots};
 use super::superblock::{SUPERBLOCK_OFFSETS, Superblock};
 use super::version::Image;
-use crate::base::{DatabaseId, Place, REGION_BYTES, RegionIndex, SlotIndex};
+use crate::base::{DatabaseId, Place, REGION_BYTES, RegionIndex};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
 use std::sync::Arc;
@@ -65,10 +65,10 @@ pub(super) struct Generation {
 
 /// A store. All methods may be called from many threads; commits queue up.
 pub struct Store {
-    disk: Arc<dyn Disk>,
-    file: String,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) file: String,
     database: DatabaseId,
-    slots: Arc<Slots>,
+    pub(super) slots: Arc<Slots>,
     newest: RwLock<Arc<Generation>>,
     head: Mutex<Head>,
     sync_failed: AtomicBool,
@@ -319,77 +319,6 @@ impl Store {
         })
     }
 
-    /// Gives the space of free slots back. The commit that freed them stands, so failing here is no error.
-    fn reclaim(&self) {
-        let cut = self.slots.trim(|count| {
-            let bytes = u64::from(count) * REGION_BYTES;
-            if self.disk.length()? > bytes { self.disk.set_length(bytes) } else { Ok(()) }
-        });
-        if let Err(error) = cut {
-            tracing::warn!(file = %self.file, %error, "the free end of the store could not be cut off");
-        }
-        let dirty = self.slots.take_dirty();
-        for run in dirty.chunk_by(|a, b| a.0 + 1 == b.0) {
-            let bytes = run.len() as u64 * REGION_BYTES;
-            let outcome = self.disk.discard(slot_offset(run[0]), bytes);
-            self.slots.put_back(run, outcome.is_ok());
-            if let Err(error) = outcome {
-                tracing::warn!(file = %self.file, %error, "free slots could not be given back to the disk");
-            }
-        }
-    }
-
-    /// A free slot that reads as zero.
-    pub(super) fn take_slot(&self) -> Result<SlotPin, StoreError> {
-        let full = || StoreError::Full { file: self.file.clone(), action: "for another slot of" };
-        let (pin, dirty) = self.slots.take().ok_or_else(full)?;
-        if dirty {
-            self.discard_tail(pin.index(), 0)?;
-        }
-        Ok(pin)
-    }
-
-    /// Makes all of a slot behind `fill` read as zero.
-    pub(super) fn discard_tail(&self, slot: SlotIndex, fill: u32) -> Result<(), StoreError> {
-        let offset = slot_offset(slot) + u64::from(fill);
-        let outcome = self.disk.discard(offset, REGION_BYTES - u64::from(fill));
-        outcome.map_err(|error| StoreError::io(&self.file, "discarding a part of", offset, error))
-    }
-
-    /// Reads from a slot that shows `fill` bytes; the rest, or all of no slot, is zero.
-    pub(super) fn read_slot(
-        &self,
-        slot: Option<SlotIndex>,
-        fill: u32,
-        start: u32,
-        buffer: &mut [u8],
-    ) -> Result<(), StoreError> {
-        let written = buffer.len().min(fill.saturating_sub(start) as usize);
-        let (written, zeros) = buffer.split_at_mut(if slot.is_some() { written } else { 0 });
-        zeros.fill(0);
-        match slot {
-            Some(slot) if !written.is_empty() => {
-                let offset = slot_offset(slot) + u64::from(start);
-                self.disk
-                    .read_at(offset, written)
-                    .map_err(|error| StoreError::io(&self.file, "reading", offset, error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes into a slot; the caller has the right to these bytes.
-    pub(super) fn write_slot(&self, slot: SlotIndex, start: u32, bytes: &[u8]) -> Result<(), StoreError> {
-        debug_assert!(u64::from(start) + bytes.len() as u64 <= REGION_BYTES);
-        self.write_at(slot_offset(slot) + u64::from(start), bytes)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        self.disk
-            .write_at(offset, bytes)
-            .map_err(|error| StoreError::io(&self.file, "writing to", offset, error))
-    }
-
     pub(super) fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
@@ -403,10 +332,6 @@ impl Store {
         let _head = self.head.lock();
         look()
     }
-}
-
-fn slot_offset(slot: SlotIndex) -> u64 {
-    u64::from(slot.0) * REGION_BYTES
 }
 
 fn write_run(disk: &dyn Disk, file: &str, slots: &Arc<Slots>, bytes: &[u8]) -> Result<Run, StoreError> {

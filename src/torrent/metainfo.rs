@@ -153,3 +153,7 @@ fn read_info(info: &[u8]) -> Option<(u64, u64, &[PieceHash])> {
     reader.token(b'e')?;
     (rest.is_empty() && reader.0.is_empty()).then_some((image_bytes, piece_bytes, pieces))
 }
+
+#[cfg(test)]
+#[path = "metainfo_tests.rs"]
+mod tests;
