@@ -8,7 +8,10 @@
 use super::{Millis, Timing};
 use crate::base::{Id, InfoHash};
 use crate::record::{VERSIONS_MAX, VersionRef};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+/// The patience with a version that nobody serves is doubled at most so often.
+const REPLACED_MAX: u32 = 6;
 
 /// What a device may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +22,17 @@ pub struct Role {
     pub keeps_all: bool,
 }
 
-/// A record that was heard: its signature, seal and policy are verified.
+/// A record that was heard; the database key's signature is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
     /// BEP 44 sequence number.
     pub seq: i64,
     /// Hash of the signed value: tells two values of one `seq` apart.
     pub digest: Id,
-    /// Newest first.
+    /// Newest first; none where the record does not open or its policy is not the admin's.
     pub versions: Vec<VersionRef>,
+    /// It opens and carries the policy in force. One that is not sound is to be replaced.
+    pub sound: bool,
 }
 
 /// What a poll brought.
@@ -121,6 +126,8 @@ enum Known {
     Here,
     /// Nobody served it; to be tried again at the given time.
     Dead { again: Millis },
+    /// It is here, but another device had better merge it; to be looked at again at the given time.
+    Waiting { again: Millis },
     /// Not a version of ours. Never tried again.
     Broken,
 }
@@ -131,16 +138,19 @@ pub struct Machine {
     role: Role,
     /// The highest `seq` and all its values.
     accepted: Vec<Heard>,
-    known: BTreeMap<InfoHash, Known>,
-    /// When a version was first wanted in vain.
-    wanted_since: BTreeMap<InfoHash, Millis>,
+    /// By torrent and commit: a record may name the torrent of an honest version with a commit that is not in it.
+    known: HashMap<VersionRef, Known>,
+    /// Versions that nobody serves.
+    missed: HashMap<VersionRef, Missed>,
     /// The newest version made or adopted here.
     head: Option<VersionRef>,
     /// The head ought to become the newest of the record, not before the given time.
     unput: Option<Millis>,
+    /// What stands first in the record is of no use to anybody: the head replaces it, not before the given time.
+    mending: Option<Millis>,
     pending: Option<Burst>,
     polling: bool,
-    fetching: Option<InfoHash>,
+    fetching: Option<VersionRef>,
     publishing: bool,
     putting: bool,
     reachable: bool,
@@ -152,6 +162,14 @@ pub struct Machine {
     next_announce: Millis,
     backoff: Millis,
     hurry: bool,
+}
+
+/// A version that was wanted in vain.
+#[derive(Clone, Copy)]
+struct Missed {
+    since: Millis,
+    /// How often another one was put in its place: each time the next is given twice as long.
+    replaced: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -168,10 +186,11 @@ impl Machine {
             timing,
             role,
             accepted: accepted.into_iter().collect(),
-            known: BTreeMap::new(),
-            wanted_since: BTreeMap::new(),
+            known: HashMap::new(),
+            missed: HashMap::new(),
             head: None,
             unput: None,
+            mending: None,
             pending: None,
             polling: false,
             fetching: None,
@@ -187,9 +206,9 @@ impl Machine {
             hurry: false,
         };
         if let Some(head) = head {
-            machine.known.insert(head.infohash, Known::Here);
+            machine.known.insert(head, Known::Here);
             machine.head = Some(head);
-            if machine.first_accepted() != Some(head.infohash) && role.publishes {
+            if machine.first_accepted() != Some(head) && role.publishes {
                 machine.unput = Some(0);
             }
         }
@@ -197,8 +216,13 @@ impl Machine {
     }
 
     /// Marks a version as kept from an earlier run.
-    pub fn keep(&mut self, infohash: InfoHash) {
-        self.known.insert(infohash, Known::Here);
+    pub fn keep(&mut self, version: VersionRef) {
+        self.known.insert(version, Known::Here);
+    }
+
+    /// Notes a change from an earlier run that no record names.
+    pub fn pend(&mut self) {
+        self.changed(0);
     }
 
     /// Takes what happened at `now`; `dice` is a fresh random number, used for jitter only.
@@ -215,7 +239,7 @@ impl Machine {
                 self.next_poll = now;
                 self.next_put = now;
                 self.next_publish = now;
-                self.known.retain(|_, known| !matches!(known, Known::Dead { .. }));
+                self.known.retain(|_, known| !matches!(known, Known::Dead { .. } | Known::Waiting { .. }));
             }
         }
         self.decide(now)
@@ -225,15 +249,19 @@ impl Machine {
     pub fn deadline(&self) -> Millis {
         let mut at = if self.polling { Millis::MAX } else { self.next_poll };
         at = at.min(self.next_announce).min(self.next_reput);
-        if let Some(burst) = self.pending {
-            at = at.min(self.publish_at(burst));
+        if self.may_publish() {
+            if let Some(burst) = self.pending {
+                at = at.min(self.publish_at(burst));
+            }
+            if let Some(put) = self.put_at() {
+                at = at.min(put.max(self.next_put));
+            }
         }
-        if let Some(unput) = self.unput {
-            at = at.min(unput.max(self.next_put));
-        }
-        for known in self.known.values() {
-            if let Known::Dead { again } = known {
-                at = at.min(*again);
+        if self.fetching.is_none() && !self.publishing {
+            for known in self.known.values() {
+                if let Known::Dead { again } | Known::Waiting { again } = known {
+                    at = at.min(*again);
+                }
             }
         }
         at
@@ -265,8 +293,8 @@ impl Machine {
     }
 
     /// Whether a version is here.
-    pub fn is_here(&self, infohash: &InfoHash) -> bool {
-        self.known.get(infohash) == Some(&Known::Here)
+    pub fn is_here(&self, version: &VersionRef) -> bool {
+        self.known.get(version) == Some(&Known::Here)
     }
 
     /// The newest version made or adopted here.
@@ -278,8 +306,8 @@ impl Machine {
         self.published_all() && !self.polling && self.fetching.is_none()
     }
 
-    fn first_accepted(&self) -> Option<InfoHash> {
-        Some(self.accepted.first()?.versions.first()?.infohash)
+    fn first_accepted(&self) -> Option<VersionRef> {
+        self.accepted.first()?.versions.first().copied()
     }
 
     fn seq(&self) -> Option<i64> {
@@ -311,6 +339,7 @@ impl Machine {
                         self.widen(all.into_iter().filter(|heard| Some(heard.seq) == highest).collect());
                     }
                 }
+                self.mend(now, dice % self.timing.poll.max(1));
             }
         }
         self.reachable = true;
@@ -328,87 +357,96 @@ impl Machine {
 
     fn widen(&mut self, all: Vec<Heard>) {
         for heard in all {
-            if !self.accepted.iter().any(|known| known.digest == heard.digest) {
-                self.accepted.push(heard);
+            if self.accepted.iter().any(|known| known.digest == heard.digest) {
+                continue;
             }
+            // Somebody put an older version first again: the next look at it tells whether the head stands above it.
+            if let Some(first) = heard.versions.first().filter(|first| self.head.as_ref() != Some(*first))
+                && self.is_here(first)
+            {
+                self.known.remove(first);
+            }
+            self.accepted.push(heard);
         }
     }
 
     fn fetched(&mut self, infohash: InfoHash, outcome: Fetched, now: Millis, dice: u64) {
-        self.fetching = None;
-        let version = self.find(&infohash);
+        let Some(version) = self.fetching.take_if(|version| version.infohash == infohash) else { return };
         let jitter = dice % self.timing.poll.max(1);
-        match outcome {
-            Fetched::Current => {
-                self.known.insert(infohash, Known::Here);
-                let is_newest = self.first_accepted() == Some(infohash);
-                if is_newest || self.head.is_none() || self.above(&infohash) {
-                    self.head = version.or(self.head);
-                }
-                self.rescue(infohash, now, jitter);
-            }
-            Fetched::Behind => {
-                self.known.insert(infohash, Known::Here);
-                if self.role.publishes && self.first_accepted() == Some(infohash) {
-                    self.unput.get_or_insert(now + jitter);
-                }
-                self.rescue(infohash, now, jitter);
-            }
-            Fetched::Merged => {
-                self.known.insert(infohash, Known::Here);
-                self.changed(now);
-            }
-            Fetched::Refused => {
-                self.known.insert(infohash, Known::Here);
-                if self.role.publishes {
-                    self.changed(now);
-                }
-            }
-            Fetched::Later => {
-                self.known.insert(infohash, Known::Dead { again: now + self.timing.put_spacing + jitter });
-            }
-            Fetched::NoSource => {
-                self.wanted_since.entry(infohash).or_insert(now);
-                self.known.insert(infohash, Known::Dead { again: now + self.timing.retry_dead });
-            }
-            Fetched::Broken => {
-                self.known.insert(infohash, Known::Broken);
-            }
+        let is_first = self.first_accepted() == Some(version);
+        let known = match outcome {
+            Fetched::Later => Known::Waiting { again: now + self.timing.put_spacing + jitter },
+            Fetched::NoSource => Known::Dead { again: now + self.timing.retry_dead },
+            Fetched::Broken => Known::Broken,
+            Fetched::Current | Fetched::Behind | Fetched::Merged | Fetched::Refused => Known::Here,
+        };
+        self.known.insert(version, known);
+        if outcome == Fetched::NoSource {
+            self.missed.entry(version).or_insert(Missed { since: now, replaced: 0 });
+        } else {
+            self.missed.remove(&version);
         }
-        self.known.retain(|hash, known| {
-            *known != Known::Here
-                || self.head.is_some_and(|head| head.infohash == *hash)
-                || self.accepted.iter().any(|heard| heard.versions.iter().any(|v| v.infohash == *hash))
-        });
+        match outcome {
+            Fetched::Current if is_first || self.head.is_none() || self.above(&version) => {
+                self.head = Some(version);
+                if is_first {
+                    self.unput = None;
+                }
+            }
+            Fetched::Behind if self.role.publishes && is_first => {
+                self.unput.get_or_insert(now + jitter);
+            }
+            Fetched::Merged => self.changed(now),
+            Fetched::Refused if self.role.publishes => self.changed(now),
+            _ => {}
+        }
+        self.forget();
+        self.mend(now, jitter);
     }
 
-    /// Whether `infohash` stands before the head in the record: it is the newer of the two.
-    fn above(&self, infohash: &InfoHash) -> bool {
+    /// Lets go what is known of versions that neither stand here nor in the record.
+    fn forget(&mut self) {
+        let (accepted, head) = (&self.accepted, self.head);
+        let named = |version: &VersionRef| accepted.iter().any(|heard| heard.versions.contains(version));
+        self.known.retain(|version, _| head == Some(*version) || named(version));
+        self.missed.retain(|version, _| named(version));
+    }
+
+    /// Whether `version` stands before the head in the record: it is the newer of the two.
+    fn above(&self, version: &VersionRef) -> bool {
         let Some(head) = &self.head else { return true };
         let Some(heard) = self.accepted.first() else { return true };
-        let rank = |wanted: &InfoHash| heard.versions.iter().position(|version| version.infohash == *wanted);
-        match (rank(infohash), rank(&head.infohash)) {
+        let rank = |wanted: &VersionRef| heard.versions.iter().position(|version| version == wanted);
+        match (rank(version), rank(head)) {
             (Some(one), Some(other)) => one < other,
             (Some(_), None) => true,
             _ => false,
         }
     }
 
-    /// A version behind dead or broken ones proved complete: put it (or the head, if that stands above it) first
-    /// again, so that others stop trying.
-    fn rescue(&mut self, infohash: InfoHash, now: Millis, jitter: Millis) {
-        if !self.role.publishes || self.first_accepted() == Some(infohash) {
-            return;
+    /// A record that leads nowhere is replaced by one that has the head first, so that others need not try: at once
+    /// where it is forged, after a while where only nobody serves what it has first.
+    fn mend(&mut self, now: Millis, jitter: Millis) {
+        let at = self.mend_at(now).map(|at| at + jitter);
+        self.mending = at.map(|at| self.mending.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn mend_at(&self, now: Millis) -> Option<Millis> {
+        if !self.role.publishes || self.head.is_none() || self.accepted.is_empty() {
+            return None;
         }
-        let Some(first) = self.first_accepted() else { return };
+        if self.accepted.iter().any(|heard| !heard.sound) {
+            return Some(now);
+        }
+        let Some(first) = self.first_accepted() else { return Some(now) };
         match self.known.get(&first) {
-            Some(Known::Broken) => _ = self.unput.get_or_insert(now + jitter),
+            Some(Known::Broken) => Some(now),
             Some(Known::Dead { .. }) => {
-                let since = self.wanted_since.get(&first).copied().unwrap_or(now);
-                let patient = since + self.timing.patience;
-                self.unput.get_or_insert(patient.max(now) + jitter);
+                let missed = self.missed.get(&first).copied().unwrap_or(Missed { since: now, replaced: 0 });
+                let patience = self.timing.patience << missed.replaced.min(REPLACED_MAX);
+                Some((missed.since + patience).max(now))
             }
-            _ => {}
+            _ => None,
         }
     }
 
@@ -416,7 +454,7 @@ impl Machine {
         self.publishing = false;
         match outcome {
             Ok(Some(version)) => {
-                self.known.insert(version.infohash, Known::Here);
+                self.known.insert(version, Known::Here);
                 self.head = Some(version);
                 self.unput = Some(now);
             }
@@ -434,8 +472,9 @@ impl Machine {
             PutOutcome::Done(heard) => {
                 self.reachable = true;
                 self.backoff = self.timing.backoff;
-                if self.head.map(|head| head.infohash) == heard.versions.first().map(|v| v.infohash) {
+                if self.head.as_ref() == heard.versions.first() {
                     self.unput = None;
+                    self.mending = None;
                 }
                 if self.seq() == Some(heard.seq) {
                     self.widen(vec![heard]);
@@ -476,21 +515,27 @@ impl Machine {
                 effects.push(Effect::Reput);
             }
         }
+        // A version that was tried in vain waits until what is due is published, or a record full of versions that
+        // nobody serves would keep this device from ever publishing again.
+        let again = self.next_wanted(now).is_some_and(|version| self.known.contains_key(&version));
+        if again {
+            self.decide_publish(now, &mut effects);
+        }
         if self.fetching.is_none()
             && !self.publishing
             && let Some(version) = self.next_wanted(now)
         {
-            self.fetching = Some(version.infohash);
+            self.fetching = Some(version);
             effects.push(Effect::Fetch(version));
         }
-        self.decide_publish(now, &mut effects);
+        if !again {
+            self.decide_publish(now, &mut effects);
+        }
         effects
     }
 
     fn decide_publish(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let busy = self.publishing || self.putting || self.fetching.is_some();
-        // Never before a first look at the DHT: what is there may be newer than what stands here.
-        if !self.role.publishes || busy || !self.reachable {
+        if !self.may_publish() {
             return;
         }
         if let Some(burst) = self.pending
@@ -501,12 +546,38 @@ impl Machine {
             effects.push(Effect::Publish);
             return;
         }
-        let due = self.unput.is_some_and(|at| now >= at.max(self.next_put));
-        if due && let Some(head) = self.head {
+        if self.put_at().is_some_and(|at| now >= at.max(self.next_put))
+            && let Some(head) = self.head
+            && let Some(seq) = self.next_seq()
+        {
             self.putting = true;
             let cas = self.seq();
-            effects.push(Effect::Put { versions: self.list(head), seq: cas.unwrap_or(0) + 1, cas });
+            if let Some(first) = self.first_accepted()
+                && let Some(missed) = self.missed.get_mut(&first)
+            {
+                *missed = Missed { since: now, replaced: missed.replaced + 1 };
+            }
+            effects.push(Effect::Put { versions: self.list(head), seq, cas });
         }
+    }
+
+    /// Never before a first look at the DHT: what is there may be newer than what stands here.
+    fn may_publish(&self) -> bool {
+        let busy = self.publishing || self.putting || self.fetching.is_some();
+        self.role.publishes && self.reachable && !busy
+    }
+
+    fn put_at(&self) -> Option<Millis> {
+        self.next_seq()?;
+        match (self.unput, self.mending) {
+            (Some(unput), Some(mending)) => Some(unput.min(mending)),
+            (unput, mending) => unput.or(mending),
+        }
+    }
+
+    /// None where somebody who holds the database key has burnt `seq` to its end: nothing can be put any more.
+    fn next_seq(&self) -> Option<i64> {
+        self.seq().unwrap_or(0).checked_add(1)
     }
 
     fn publish_at(&self, burst: Burst) -> Millis {
@@ -520,7 +591,7 @@ impl Machine {
         for heard in &self.accepted {
             for version in &heard.versions {
                 let listed = versions.iter().any(|known| known.infohash == version.infohash);
-                if !listed && self.known.get(&version.infohash) != Some(&Known::Broken) {
+                if !listed && self.known.get(version) != Some(&Known::Broken) {
                     versions.push(*version);
                 }
             }
@@ -533,23 +604,20 @@ impl Machine {
     fn next_wanted(&self, now: Millis) -> Option<VersionRef> {
         for heard in &self.accepted {
             for version in &heard.versions {
-                match self.known.get(&version.infohash) {
+                match self.known.get(version) {
                     None => return Some(*version),
-                    Some(Known::Dead { again }) if *again <= now && now != Millis::MAX => {
+                    Some(Known::Dead { again } | Known::Waiting { again })
+                        if *again <= now && now != Millis::MAX =>
+                    {
                         return Some(*version);
                     }
-                    Some(Known::Dead { .. } | Known::Broken) => continue,
+                    Some(Known::Dead { .. } | Known::Waiting { .. } | Known::Broken) => continue,
                     Some(Known::Here) if self.role.keeps_all => continue,
                     Some(Known::Here) => break,
                 }
             }
         }
         None
-    }
-
-    fn find(&self, infohash: &InfoHash) -> Option<VersionRef> {
-        let named = self.accepted.iter().flat_map(|heard| &heard.versions);
-        named.into_iter().find(|version| version.infohash == *infohash).copied()
     }
 }
 

@@ -10,7 +10,7 @@ fn version(n: u8) -> VersionRef {
 
 fn heard(seq: i64, versions: &[u8]) -> Heard {
     let digest = Id([versions[0] ^ seq as u8; 32]);
-    Heard { seq, digest, versions: versions.iter().map(|n| version(*n)).collect() }
+    Heard { seq, digest, versions: versions.iter().map(|n| version(*n)).collect(), sound: true }
 }
 
 fn writer() -> Machine {
@@ -187,4 +187,123 @@ fn sync_is_settled_only_after_a_poll_that_came_later() {
     assert!(machine.settled_since(polls));
     machine.handle(Input::Changed, 2, 0);
     assert!(!machine.settled_since(polls));
+}
+
+/// A device that has version 1 as head, and the record that says so.
+fn settled() -> Machine {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Polled(Poll::Heard(vec![heard(7, &[1, 2])])), 1, 0);
+    machine.handle(Input::Fetched(hash(1), Fetched::Current), 2, 0);
+    machine
+}
+
+fn hears(machine: &mut Machine, record: Heard, now: Millis) -> Vec<Effect> {
+    let mut effects = run(machine, 3, now);
+    assert!(effects.contains(&Effect::Poll), "{effects:?}");
+    effects = machine.handle(Input::Polled(Poll::Heard(vec![record])), now, 0);
+    effects
+}
+
+#[test]
+fn a_forged_record_is_replaced_at_once() {
+    for forged in [
+        Heard { versions: Vec::new(), sound: false, ..heard(9, &[1]) },
+        Heard { sound: false, ..heard(9, &[1, 2]) },
+    ] {
+        let mut machine = settled();
+        let versions = if forged.versions.is_empty() { vec![version(1)] } else { vec![version(1), version(2)] };
+        let effects = hears(&mut machine, forged, 1_010);
+        assert_eq!(effects, [Effect::Put { versions, seq: 10, cas: Some(9) }]);
+        machine.handle(Input::Put(PutOutcome::Done(heard(10, &[1]))), 1_020, 0);
+        assert!(run(&mut machine, 1_030, 1_900).iter().all(|effect| *effect == Effect::Poll));
+    }
+}
+
+#[test]
+fn a_replayed_record_is_looked_at_again_and_replaced() {
+    let mut machine = settled();
+    let effects = hears(&mut machine, heard(9, &[2, 1]), 1_010);
+    assert_eq!(effects, [Effect::Fetch(version(2))]);
+    let effects = machine.handle(Input::Fetched(hash(2), Fetched::Behind), 1_020, 0);
+    assert_eq!(effects, [Effect::Put { versions: vec![version(1), version(2)], seq: 10, cas: Some(9) }]);
+}
+
+#[test]
+fn a_broken_version_above_the_head_is_replaced() {
+    let mut machine = settled();
+    assert_eq!(hears(&mut machine, heard(9, &[6, 1, 2]), 1_010), [Effect::Fetch(version(6))]);
+    let effects = machine.handle(Input::Fetched(hash(6), Fetched::Broken), 1_020, 0);
+    assert_eq!(effects, [Effect::Put { versions: vec![version(1), version(2)], seq: 10, cas: Some(9) }]);
+}
+
+#[test]
+fn a_version_that_nobody_serves_is_given_twice_as_long_each_time() {
+    let mut machine = settled();
+    let mut seq = 9;
+    let mut now = 1_010;
+    for patience in [1_000, 2_000, 4_000] {
+        machine.handle(Input::Polled(Poll::Heard(vec![heard(seq, &[6, 1])])), now, 0);
+        if patience == 1_000 {
+            machine.handle(Input::Fetched(hash(6), Fetched::NoSource), now, 0);
+        }
+        let put = Effect::Put { versions: vec![version(1), version(6)], seq: seq + 1, cas: Some(seq) };
+        let deadline = |effects: &[Effect]| effects.contains(&put);
+        let mut due = None;
+        for step in 0..700 {
+            let mut effects = machine.handle(Input::Tick, now + step * 10, 0);
+            if effects.iter().any(|effect| matches!(effect, Effect::Fetch(_))) {
+                effects.extend(machine.handle(Input::Fetched(hash(6), Fetched::NoSource), now + step * 10, 0));
+            }
+            if deadline(&effects) {
+                due = Some(step * 10);
+                break;
+            }
+        }
+        let due = due.expect("the head is put first again");
+        assert!((patience - 10..=patience + 10).contains(&due), "{due} where {patience} was expected");
+        now += due;
+        machine.handle(Input::Put(PutOutcome::Done(heard(seq + 1, &[1, 6]))), now, 0);
+        seq += 2;
+    }
+}
+
+#[test]
+fn one_torrent_with_a_lying_commit_does_not_spoil_the_honest_version() {
+    let mut machine = settled();
+    let lying = VersionRef { commit: version(66).commit, ..version(1) };
+    let record = Heard { versions: vec![lying, version(2)], ..heard(9, &[1]) };
+    assert_eq!(hears(&mut machine, record, 1_010), [Effect::Fetch(lying)]);
+    assert_eq!(machine.handle(Input::Fetched(hash(1), Fetched::Broken), 1_020, 0), [Effect::Fetch(version(2))]);
+    let effects = machine.handle(Input::Fetched(hash(2), Fetched::Behind), 1_030, 0);
+    assert_eq!(effects, [Effect::Put { versions: vec![version(1), version(2)], seq: 10, cas: Some(9) }]);
+    assert!(machine.is_here(&version(1)));
+}
+
+#[test]
+fn a_burnt_seq_is_not_put_against() {
+    let mut machine = settled();
+    let record = Heard { sound: false, ..heard(i64::MAX, &[1]) };
+    assert!(hears(&mut machine, record, 1_010).is_empty());
+    assert!(machine.deadline() > 1_010, "nothing is due");
+}
+
+#[test]
+fn a_record_full_of_versions_without_seeder_keeps_nobody_from_publishing() {
+    let mut machine = settled();
+    let mut effects = hears(&mut machine, heard(9, &[5, 6, 7, 8, 9]), 1_010);
+    let mut now = 1_010;
+    machine.handle(Input::Changed, now, 0);
+    let mut published = false;
+    while now < 120_000 && !published {
+        if let Some(Effect::Fetch(version)) = effects.last() {
+            now += 8_000;
+            effects = machine.handle(Input::Fetched(version.infohash, Fetched::NoSource), now, 0);
+        } else {
+            now += 10;
+            effects = machine.handle(Input::Tick, now, 0);
+        }
+        published |= effects.contains(&Effect::Publish);
+    }
+    assert!(published && now < 60_000, "{now}");
 }
