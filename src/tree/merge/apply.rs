@@ -3,6 +3,7 @@
 use super::{MergeError, Merged, Source, Version, Which};
 use crate::base::Place;
 use crate::map::{Edit, Emit, Fetch, MapError, Root};
+use crate::tree::source::DraftSource;
 use std::collections::BTreeMap;
 
 /// A growing image that may let one object be pointed to twice.
@@ -14,6 +15,8 @@ pub trait Target: Emit {
         false
     }
 }
+
+impl Target for DraftSource {}
 
 /// Applies `merged` to `b`: sealed chunks of the other side are copied as they are, those of `b`'s own image are
 /// pointed to once more, or copied if they cannot be. Frees the chunks that the result no longer points to.

@@ -1,7 +1,10 @@
 //! Long random histories on both sides, from seeds.
 
 use super::model::Fs;
-use super::stored::{Authors, merge};
+use super::stored::{Authors, Stored, merge, merge_stored};
+use crate::map::Edit;
+use crate::tree::inode::InodeRecord;
+use crate::tree::key::Key;
 
 /// SplitMix64: small, seeded, the same everywhere.
 struct Dice(u64);
@@ -77,18 +80,18 @@ fn run(seed: u64) {
     dice.operate_often(&mut b, most);
     a.assert_sound();
     let lamport = [dice.below(3) as u64, dice.below(3) as u64];
-    let (merged, _) = merge(Some(&base), &a, &b, Authors { lamport, append: false });
-    merge(None, &a, &b, Authors { lamport, append: false });
+    let (merged, _) = merge(Some(&base), &a, &b, Authors { lamport, append: false, sound: true });
+    merge(None, &a, &b, Authors { lamport, append: false, sound: true });
     // What one side alone did comes out as it is.
-    let (same, report) = merge(Some(&base), &base, &b, Authors { lamport, append: false });
+    let (same, report) = merge(Some(&base), &base, &b, Authors { lamport, append: false, sound: true });
     assert_eq!((&same.nodes, &same.entries), (&b.nodes, &b.entries));
     assert!(report.conflicts.is_empty());
     // One goes on from the result, the other has not seen it: a is the base of both.
     let (mut later, mut behind) = (merged.on_device(3), a.on_device(4));
     dice.operate_often(&mut later, most);
     dice.operate_often(&mut behind, most);
-    merge(Some(&a), &later, &behind, Authors { lamport: [5, 4], append: false });
-    merge(Some(&a), &later, &behind, Authors { lamport: [4, 5], append: false });
+    merge(Some(&a), &later, &behind, Authors { lamport: [5, 4], append: false, sound: true });
+    merge(Some(&a), &later, &behind, Authors { lamport: [4, 5], append: false, sound: true });
 }
 
 #[test]
@@ -102,3 +105,47 @@ fn random_histories_converge_and_keep_what_was_written() {
 
 /// Enough to meet every rule many times in a few seconds.
 const HISTORIES: u64 = 2000;
+
+/// Takes keys away, and gives keys the values of others of their kind.
+fn forge(dice: &mut Dice, edits: &mut Vec<Edit>) {
+    for _ in 0..1 + dice.below(4) {
+        if edits.is_empty() {
+            return;
+        }
+        let (at, from) = (dice.below(edits.len()), dice.below(edits.len()));
+        let same_kind = edits[at].key[8] == edits[from].key[8];
+        match dice.below(3) {
+            0 => drop(edits.remove(at)),
+            1 if same_kind => edits[at].change = edits[from].change.clone(),
+            _ => {
+                let Ok(Key::Inode(_)) = Key::decode(&edits[at].key) else { continue };
+                let Some((value, _)) = &mut edits[at].change else { continue };
+                let mut record = InodeRecord::decode(value).unwrap();
+                record.nlink = [0, 1, 2, u32::MAX][dice.below(4)];
+                *value = record.encode();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_filesystem_is_merged_without_panic() {
+    for seed in 0..HISTORIES {
+        let mut dice = Dice(seed);
+        let mut base = Fs::new().on_device(9);
+        dice.operate_often(&mut base, 30);
+        let (mut a, mut b) = (base.on_device(1), base.on_device(2));
+        dice.operate_often(&mut a, 20);
+        dice.operate_often(&mut b, 20);
+        let base = Stored::forged(&base, 0, |edits| {
+            if dice.below(2) == 0 {
+                forge(&mut dice, edits)
+            }
+        });
+        let a = Stored::forged(&a, 1000, |edits| forge(&mut dice, edits));
+        let b = Stored::forged(&b, 77_777, |edits| forge(&mut dice, edits));
+        let authors = Authors { lamport: [1, 2], append: seed % 4 == 0, sound: false };
+        let _ = merge_stored(Some(&base), &a, &b, authors, [0, 1]);
+        let _ = merge_stored(None, &a, &b, authors, [0, 1]);
+    }
+}

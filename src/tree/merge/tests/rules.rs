@@ -4,8 +4,8 @@ use super::model::Fs;
 use super::stored::{Authors, merge};
 use crate::tree::merge::Merged;
 
-const A_WINS: Authors = Authors { lamport: [2, 1], append: false };
-const B_WINS: Authors = Authors { lamport: [1, 2], append: false };
+const A_WINS: Authors = Authors { lamport: [2, 1], append: false, sound: true };
+const B_WINS: Authors = Authors { lamport: [1, 2], append: false, sound: true };
 
 fn base() -> Fs {
     let mut fs = Fs::new();

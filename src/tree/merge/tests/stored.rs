@@ -6,7 +6,7 @@ use crate::crypt::{Scope, SealKeys, Secret};
 use crate::map::{Edit, Emit, EmitError, Fetch, FetchError, Map, NodeCache, Root};
 use crate::tree::inode::{INLINE_BYTES_MAX, InodeRecord};
 use crate::tree::key::{Key, start_of};
-use crate::tree::merge::{Merged, Side, Target, apply_merged, merge_append_block, merge_block};
+use crate::tree::merge::{MergeError, Merged, Side, Target, apply_merged, merge_append_block, merge_block};
 use crate::tree::value::{DirEntry, chunk_id, chunk_value};
 use crate::tree::verify::{live_delta, open_changed};
 use crate::tree::version::Version;
@@ -94,8 +94,14 @@ pub(super) struct Stored {
 impl Stored {
     /// Writes one to an image of its own.
     pub(super) fn new(fs: &Fs, offset: usize) -> Stored {
+        Stored::forged(fs, offset, |_| ())
+    }
+
+    /// The same, after somebody had a hand in its keys and values.
+    pub(super) fn forged(fs: &Fs, offset: usize, forge: impl FnOnce(&mut Vec<Edit>)) -> Stored {
         let (image, keys, cache) = (Image::starting_at(offset), keys(), NodeCache::new(1 << 24));
-        let edits = fs.contents(&image, &keys);
+        let mut edits = fs.contents(&image, &keys);
+        forge(&mut edits);
         let mut sink = Sink::new(&image, false);
         let root = Map::new(&keys, &image, &cache).apply(None, &edits, &mut sink).unwrap();
         Stored { image, root }
@@ -147,15 +153,17 @@ impl Stored {
 pub(super) struct Authors {
     pub(super) lamport: [u64; 2],
     pub(super) append: bool,
+    /// Whether the sides are filesystems at all.
+    pub(super) sound: bool,
 }
 
 /// Merges both ways round, checks that the results are one, sound, and hold what either side wrote, and returns it.
 pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs, Merged) {
     let stored_base = base.map(|base| Stored::new(base, 0));
     let (stored_a, stored_b) = (Stored::new(a, 1000), Stored::new(b, 77_777));
-    let (on_b, merged) = merge_stored(stored_base.as_ref(), &stored_a, &stored_b, authors, [0, 1]);
+    let (on_b, merged) = merge_stored(stored_base.as_ref(), &stored_a, &stored_b, authors, [0, 1]).unwrap();
     let swapped = Authors { lamport: [authors.lamport[1], authors.lamport[0]], ..authors };
-    let (on_a, mirrored) = merge_stored(stored_base.as_ref(), &stored_b, &stored_a, swapped, [1, 0]);
+    let (on_a, mirrored) = merge_stored(stored_base.as_ref(), &stored_b, &stored_a, swapped, [1, 0]).unwrap();
     let (fs, other) = (on_b.read(), on_a.read());
     assert_eq!(fs, other, "the two orders differ");
     assert_eq!(on_b.root.map(|root| root.id), on_a.root.map(|root| root.id), "roots differ");
@@ -172,13 +180,14 @@ pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs,
     (fs, merged)
 }
 
-fn merge_stored(
+/// Merges `a` into a copy of `b`'s image.
+pub(super) fn merge_stored(
     base: Option<&Stored>,
     a: &Stored,
     b: &Stored,
     authors: Authors,
     who: [usize; 2],
-) -> (Stored, Merged) {
+) -> Result<(Stored, Merged), MergeError> {
     let (keys, cache) = (keys(), NodeCache::new(1 << 24));
     let result = Image(Mutex::new(b.image.0.lock().unwrap().clone()));
     let empty = Image::starting_at(0);
@@ -197,17 +206,19 @@ fn merge_stored(
     let side_a = side(version(&map_a, a.root, &a.image as &dyn Fetch), 0);
     let side_b = side(version(&map_b, b.root, &result as &dyn Fetch), 1);
     let rules = if authors.append { merge_append_block } else { merge_block };
-    let merged = rules(BLOCK, base, &side_a, &side_b).unwrap();
+    let merged = rules(BLOCK, base, &side_a, &side_b)?;
     let mut sink = Sink::new(&result, who[0] == 0);
-    let root = apply_merged(&side_b.version, &merged, &a.image, &mut sink).unwrap();
-    sink.live.retain(|_, bytes| *bytes != 0);
-    let result_version = Version { root, ..side_b.version };
-    let counted = live_delta(Some(&side_b.version), &result_version).unwrap();
-    assert!(counted.by_region().iter().filter(|(_, bytes)| **bytes != 0).eq(&sink.live), "live bytes");
-    for old in [base.as_ref(), Some(&side_a.version), Some(&side_b.version), None] {
-        open_changed(BLOCK, old, &result_version, IMAGE_BYTES).unwrap();
+    let root = apply_merged(&side_b.version, &merged, &a.image, &mut sink)?;
+    if authors.sound {
+        sink.live.retain(|_, bytes| *bytes != 0);
+        let result_version = Version { root, ..side_b.version };
+        let counted = live_delta(Some(&side_b.version), &result_version).unwrap();
+        assert!(counted.by_region().iter().filter(|(_, bytes)| **bytes != 0).eq(&sink.live), "live bytes");
+        for old in [base.as_ref(), Some(&side_a.version), Some(&side_b.version), None] {
+            open_changed(BLOCK, old, &result_version, IMAGE_BYTES).unwrap();
+        }
     }
-    (Stored { image: result, root }, merged)
+    Ok((Stored { image: result, root }, merged))
 }
 
 impl Fs {
