@@ -13,10 +13,14 @@
 //! | 0 | [`base`] |
 
 pub mod base;
+pub mod cli;
 pub mod crypt;
+pub mod daemon;
+pub mod fuse;
 pub mod image;
 pub mod map;
 pub mod net;
 pub mod record;
 pub mod sync;
 pub mod torrent;
+pub mod tree;

@@ -1,3 +1,5 @@
 //! The `kilofs` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    kilofs::cli::main()
+}

@@ -66,6 +66,7 @@ pub fn mirror(context: &Context, command: Mirror) -> Outcome {
 
 fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome {
     let mut keyring = context.open_keyring(&name)?;
+    let held = keyring.capability.kind();
     let is_mirror = role == Role::Mirror;
     if keyring.capability.kind() == Kind::Mirror && !is_mirror {
         let message = format!(
@@ -85,7 +86,7 @@ fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome
         keyring.capability = weaker;
     }
     let options = context.options(&name)?;
-    let launch = Launch { home: context.home.clone(), name, keyring, options, role };
+    let launch = Launch { home: context.home.clone(), name, keyring, held, options, role };
     let output = context.output;
     let usable = move |name: &Name, readiness: Value| {
         for warning in readiness["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {

@@ -66,10 +66,12 @@ impl<'a> Session<'a> {
         };
         let options = self.context.options(self.name)?;
         let role = Role::Command { network: self.network };
+        let held = keyring.capability.kind();
         engine::local(Launch {
             home: self.context.home.clone(),
             name: self.name.clone(),
             keyring,
+            held,
             options,
             role,
         })

@@ -6,13 +6,14 @@ use super::error::EngineError;
 use super::graft::graft;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
-use super::versions::Version;
+use super::versions::Version as KeptVersion;
 use crate::base::{BlockNumber, Id, InfoHash};
 use crate::image::{Draft, Image, Stream};
 use crate::map::{Map, Root};
 use crate::record::Commit;
 use crate::sync::Fetched;
-use crate::tree::merge::{self, Side, apply_merged, merge_block};
+use crate::tree::merge::{Side, apply_merged, merge_block};
+use crate::tree::version::Version;
 use crate::tree::{Changes, DraftSource, Head, ImageSource, Stale};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,14 +33,15 @@ struct Ours {
     dirty: BTreeSet<BlockNumber>,
     /// The arrived version stands on all of [`Ours::heads`].
     covered: bool,
-    base: Option<Version>,
+    base: Option<KeptVersion>,
     base_entries: BTreeMap<BlockNumber, Listed>,
 }
 
 impl Ours {
     /// Whether this device's side of a block has moved since the base.
     fn moved(&self, number: &BlockNumber) -> bool {
-        let entry = |entries: &BTreeMap<BlockNumber, Listed>| entries.get(number).map(|listed| listed.entry.clone());
+        let entry =
+            |entries: &BTreeMap<BlockNumber, Listed>| entries.get(number).map(|listed| listed.entry.clone());
         self.dirty.contains(number) || !self.covered && entry(&self.entries) != entry(&self.base_entries)
     }
 }
@@ -75,7 +77,9 @@ impl Core {
                     merged |= root.map(|root| root.id) != theirs.root().map(|root| root.id);
                     root
                 }
-                (None, Some(root)) => Some(graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft)?),
+                (None, Some(root)) => {
+                    Some(graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft)?)
+                }
                 (None, None) => None,
             };
             roots.insert(*number, root);
@@ -88,7 +92,8 @@ impl Core {
             .iter()
             .all(|(number, root)| id_of(arrived.entries.get(number).and_then(Listed::root)) == id_of(*root));
         let views = self.views(&ours.state.policy, &ours.state.charter, &roots);
-        let next = Head { image: head_image, roots, generation: ours.head.generation, changed: Default::default() };
+        let next =
+            Head { image: head_image, roots, generation: ours.head.generation, changed: Default::default() };
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
                 let relation = Relation { same_as_theirs, merged };
@@ -104,9 +109,9 @@ impl Core {
         self.install(&mut inner, &head);
         let entry_of = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
         let next = self.next_entries(&inner, &head)?;
-        let changed = next.iter().filter(|(number, listed)| {
-            entry_of(inner.entries.get(number)) != entry_of(Some(listed))
-        });
+        let changed = next
+            .iter()
+            .filter(|(number, listed)| entry_of(inner.entries.get(number)) != entry_of(Some(listed)));
         let dirty = changed.map(|(number, _)| *number).collect();
         let covered =
             inner.heads.iter().all(|(id, commit)| arrived.commit.covers(commit.session, commit.counter, id));
@@ -178,7 +183,7 @@ impl Core {
 
     pub(super) fn keep_arrived(&self, inner: &mut Inner, arrived: &Arrived, image: Image) {
         let commit = Some(arrived.commit.clone());
-        self.keep(inner, Version { reference: arrived.reference, time: now_seconds(), image, commit });
+        self.keep(inner, KeptVersion { reference: arrived.reference, time: now_seconds(), image, commit });
     }
 
     fn merge(
@@ -202,15 +207,15 @@ impl Core {
         let their_map = Map::new(keys, &their_source, nodes);
         let our_map = Map::new(keys, &our_source, nodes);
         let base_map = base_source.as_ref().map(|source| Map::new(keys, source, nodes));
-        let base = base_map.as_ref().zip(base_source.as_ref()).map(|(map, source)| merge::Version {
+        let base = base_map.as_ref().zip(base_source.as_ref()).map(|(map, source)| Version {
             map,
             root: ours.base_entries.get(&number).and_then(Listed::root),
             keys,
             source,
         });
         let our_root = ours.head.roots.get(&number).copied().flatten();
-        let our_version = merge::Version { map: &our_map, root: our_root, keys, source: &our_source };
-        let their_version = merge::Version { map: &their_map, root: theirs.root(), keys, source: &their_source };
+        let our_version = Version { map: &our_map, root: our_root, keys, source: &our_source };
+        let their_version = Version { map: &their_map, root: theirs.root(), keys, source: &their_source };
         let our_side = self.our_side(our_version, &ours.heads, ours.dirty.contains(&number));
         let their_side = Side {
             version: their_version,
@@ -229,12 +234,16 @@ impl Core {
 
     /// Who stands behind this device's side of a merge: the newest commit below the head, or, where there are changes
     /// that no commit holds yet, the commit that the next one would be.
-    fn our_side<'a>(&self, version: merge::Version<'a>, heads: &[(Id, Arc<Commit>)], dirty: bool) -> Side<'a> {
+    fn our_side<'a>(&self, version: Version<'a>, heads: &[(Id, Arc<Commit>)], dirty: bool) -> Side<'a> {
         let newest = heads.iter().max_by_key(|(id, commit)| (commit.lamport, *id));
         match newest {
-            Some((id, commit)) if !dirty => {
-                Side { version, lamport: commit.lamport, commit: *id, device: commit.device, time: commit.time }
-            }
+            Some((id, commit)) if !dirty => Side {
+                version,
+                lamport: commit.lamport,
+                commit: *id,
+                device: commit.device,
+                time: commit.time,
+            },
             _ => {
                 let inner = self.inner();
                 let own = [&inner.state.session.0[..], &inner.state.counter_reserved.to_le_bytes()].concat();
@@ -262,14 +271,19 @@ impl Core {
             delta.remove(old.reference.commit.place);
             delta.remove(commit.charter.place);
             let source = ImageSource::new(&self.store, &old.image);
-            let root =
-                commit.catalogue.as_ref().map(|(root, place)| Root { level: root.level, id: root.id, place: *place });
-            Map::new(keys, &source, &self.nodes).each_node(root.as_ref(), &mut |place| delta.remove(place))?;
+            let root = commit.catalogue.as_ref().map(|(root, place)| Root {
+                level: root.level,
+                id: root.id,
+                place: *place,
+            });
+            Map::new(keys, &source, &self.nodes)
+                .each_node(root.as_ref(), &mut |place| delta.remove(place))?;
         }
         delta.add(arrived.reference.commit.place);
         delta.add(arrived.commit.charter.place);
         let source = ImageSource::new(&self.store, &arrived.image);
-        Map::new(keys, &source, &self.nodes).each_node(arrived.catalogue.as_ref(), &mut |place| delta.add(place))?;
+        Map::new(keys, &source, &self.nodes)
+            .each_node(arrived.catalogue.as_ref(), &mut |place| delta.add(place))?;
         let empty = Image::empty(&self.store);
         let old = old.map_or(empty, |version| version.image);
         Ok(arrived.image.with_live_since(&old, delta.regions()))

@@ -1,18 +1,21 @@
 //! What is cheap to lose: metainfos with their piece hashes, and the byte meters. A cache that does not open is set
 //! aside and made anew; nothing but time is lost.
 
+use super::answers::LogEntry;
 use crate::base::{InfoHash, PieceHashes};
 use crate::torrent::{Limits, Metainfo};
 use std::path::{Path, PathBuf};
 
 const CACHE_BYTES: u64 = 8 << 20;
 const FLUSH_MILLIS: u64 = 1_000;
+const LOG_ENTRIES_MAX: usize = 10_000;
 
 /// The cache of one database.
 pub struct Cache {
     db: sled::Db,
     metainfos: sled::Tree,
     meters: sled::Tree,
+    log: sled::Tree,
 }
 
 impl Cache {
@@ -38,10 +41,11 @@ impl Cache {
             let db = config.flush_every_ms(Some(FLUSH_MILLIS)).open()?;
             let metainfos = db.open_tree("metainfos")?;
             let meters = db.open_tree("meters")?;
-            for item in metainfos.iter().chain(meters.iter()) {
+            let log = db.open_tree("log")?;
+            for item in metainfos.iter().chain(meters.iter()).chain(log.iter()) {
                 item?;
             }
-            Ok(Cache { db, metainfos, meters })
+            Ok(Cache { db, metainfos, meters, log })
         });
         opened.unwrap_or_else(|_| Err(sled::Error::Corruption { at: None, bt: () }))
     }
@@ -68,6 +72,22 @@ impl Cache {
                 let _ = self.metainfos.remove(key);
             }
         }
+    }
+
+    /// Remembers a commit for the log.
+    pub fn log_add(&self, entry: &LogEntry) {
+        let key = [&entry.lamport.to_be_bytes()[..], entry.commit.as_bytes()].concat();
+        if let Ok(value) = serde_json::to_vec(entry) {
+            let _ = self.log.insert(key, value);
+        }
+        if self.log.len() > LOG_ENTRIES_MAX {
+            let _ = self.log.pop_min();
+        }
+    }
+
+    /// The commits that the log remembers, oldest first.
+    pub fn log(&self) -> Vec<LogEntry> {
+        self.log.iter().values().flatten().filter_map(|value| serde_json::from_slice(&value).ok()).collect()
     }
 
     /// A cumulative meter.

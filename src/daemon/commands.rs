@@ -2,7 +2,7 @@
 
 use super::answers::Synced;
 use super::control::{Failure, FailureKind, Ground, Reply, Request};
-use super::core::Core;
+use super::core::{Core, process_owner};
 use super::drive::Driver;
 use super::error::EngineError;
 use super::history;
@@ -10,13 +10,13 @@ use super::report::status;
 use crate::base::Malformed;
 use crate::record::{Charter, Policy};
 use crate::sync::Input;
-use crate::tree::{NodeKind, Tree, TreeError};
+use crate::tree::{FileType, ReadTree, Tree, TreeError};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-const DIRECTORY_MODE: u32 = 0o755;
+const DIRECTORY_MODE: u16 = 0o755;
 
 /// What a command is answered from.
 pub struct Desk {
@@ -116,11 +116,13 @@ fn prepare(tree: &Tree, path: &[u8]) -> Result<(), EngineError> {
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         directory = match tree.lookup(directory, name) {
             Ok(attr) => attr.inode,
-            Err(TreeError::NotFound) => tree.make_dir(directory, name, DIRECTORY_MODE, owner())?.inode,
+            Err(TreeError::NotFound) => {
+                tree.make_dir(directory, name, DIRECTORY_MODE, process_owner())?.inode
+            }
             Err(error) => return Err(error.into()),
         };
     }
-    if tree.attr(directory)?.kind != NodeKind::Directory {
+    if tree.attr(directory)?.file_type != FileType::Directory {
         return Err(EngineError::Usage(format!("/{} is not a directory", named())));
     }
     let children = tree.read_dir(directory, 0)?;
@@ -131,11 +133,6 @@ fn prepare(tree: &Tree, path: &[u8]) -> Result<(), EngineError> {
         )));
     }
     Ok(())
-}
-
-/// New directories belong to who runs the engine.
-fn owner() -> crate::tree::Owner {
-    crate::tree::Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() }
 }
 
 /// A failure for a request that the protocol does not know.

@@ -138,7 +138,11 @@ mod tests {
 
     #[test]
     fn a_saved_bootstrap_survives_a_command_without_flags() {
-        let saved = Options { bootstrap: Some(vec!["127.0.0.1:1".into()]), poll_interval: Some(1.0), ..Default::default() };
+        let saved = Options {
+            bootstrap: Some(vec!["127.0.0.1:1".into()]),
+            poll_interval: Some(1.0),
+            ..Default::default()
+        };
         let settled = saved.under(Options::default()).settle();
         assert_eq!(settled.bootstrap, ["127.0.0.1:1"]);
         assert_eq!(settled.poll_interval, Duration::from_secs(1));

@@ -15,11 +15,12 @@ use super::state::State;
 use super::versions::{Version, Versions};
 use crate::base::{BlockNumber, Id, InfoHash, Inode, Place, SessionId, Signature};
 use crate::crypt::keyring::Keyring;
+use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{FileDisk, Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, genesis_charter};
-use crate::tree::{BlockView, Head, ImageSource, Timestamp, Tree, TreeError, TreeOptions};
+use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeError, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -192,6 +193,7 @@ impl Core {
         name: Name,
         paths: DatabasePaths,
         keyring: Keyring,
+        held: Kind,
         settings: Settings,
         as_admin: bool,
     ) -> Result<Core, EngineError> {
@@ -199,7 +201,7 @@ impl Core {
             tracing::warn!(store = %paths.store.display(), "the store is gone: an empty one takes its place and is filled from peers");
             make_store(&paths, &keyring)?;
         }
-        let keys = Keys::take(keyring, as_admin);
+        let keys = Keys::take(keyring, held, as_admin);
         let store = Store::open(Arc::new(FileDisk::open(&paths.store)?))?;
         let unreadable = || EngineError::State { path: paths.store.display().to_string() };
         let state = keys.record.open_local(LocalKind::State, &store.state()).map_err(|_| unreadable())?;
@@ -276,9 +278,10 @@ impl Core {
             inode_prefix: fresh_prefix(&inner.entries)?,
             cache_bytes: self.settings.cache_bytes,
             dirty_bytes_max: DIRTY_BYTES_MAX,
+            owner: process_owner(),
             clock: now_timestamp,
         };
-        let tree = Tree::open(self.store.clone(), inner.image.clone(), views, options)?;
+        let tree = Tree::load(self.store.clone(), inner.image.clone(), views, options)?;
         inner.generation = tree.generation();
         inner.published = (!inner.state.pending).then_some(inner.generation);
         drop(inner);
@@ -350,7 +353,10 @@ impl Core {
 
     /// Writes superblock, tables and state. Durable when it returns.
     pub fn save(&self, inner: &Inner) -> Result<(), crate::image::StoreError> {
-        let kept = |label: Label, image: &Image| Kept { label: crate::image::Label(label.encode()), image: image.clone() };
+        let kept = |label: Label, image: &Image| Kept {
+            label: crate::image::Label(label.encode()),
+            image: image.clone(),
+        };
         let mut list = vec![kept(Label::Head, &inner.image)];
         for version in inner.versions.iter() {
             let label = Label::Version { reference: version.reference, time: version.time };
@@ -452,6 +458,11 @@ impl Core {
     pub fn root_inode(number: BlockNumber) -> Inode {
         number.root_inode()
     }
+}
+
+/// Who runs this process: what nobody has written yet belongs to them.
+pub(super) fn process_owner() -> Owner {
+    Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() }
 }
 
 /// A prefix for inode numbers that no valid entry uses.

@@ -9,7 +9,7 @@ use super::drive::Driver;
 use super::error::EngineError;
 use super::host::EngineHost;
 use super::launch::{Launch, Role};
-use crate::fuse::{MountOptions, Mounted};
+use crate::fuse::{MountOptions, Mounted, Unmount};
 use crate::sync::Input;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ fn open_core(launch: Launch, as_admin: bool) -> Result<Arc<Core>, Failure> {
         .home
         .prepare(&launch.name)
         .map_err(|error| Failure::failed(format!("cannot prepare the home of {}: {error}", launch.name)))?;
-    let core = Core::open(launch.name, paths, launch.keyring, launch.options.settle(), as_admin);
+    let core = Core::open(launch.name, paths, launch.keyring, launch.held, launch.options.settle(), as_admin);
     core.map(Arc::new).map_err(Failure::from)
 }
 
@@ -156,12 +156,7 @@ impl Engine {
             _ => None,
         };
         if let Some(mounted) = &mounted {
-            let mounted = Arc::downgrade(mounted);
-            driver.set_notifier(Box::new(move |changes| {
-                if let Some(mounted) = mounted.upgrade() {
-                    mounted.notify(changes);
-                }
-            }));
+            driver.set_kernel(Arc::downgrade(mounted));
         }
         Ok(Arc::new(Engine {
             desk,
@@ -180,7 +175,9 @@ impl Engine {
         tracing::info!("ending");
         let (publish, answer) = match end {
             End::Signal => {
-                self.unmount(true).await;
+                if let Err(failure) = self.unmount(true).await {
+                    tracing::warn!(%failure, "the mount is left to the kernel");
+                }
                 (PUBLISH_AT_END, None)
             }
             End::Unmounted => (PUBLISH_AT_END, None),
@@ -229,7 +226,7 @@ impl Engine {
         let mounted = self.mounted.lock().clone();
         let unmounted = async move {
             match mounted {
-                Some(mounted) => _ = tokio::task::spawn_blocking(move || mounted.wait()).await,
+                Some(mounted) => _ = tokio::task::spawn_blocking(move || mounted.wait(None)).await,
                 None => std::future::pending().await,
             }
         };
@@ -283,7 +280,8 @@ impl Engine {
     /// Unmounts; a mount that is in use stays, unless `lazily`.
     async fn unmount(&self, lazily: bool) -> Result<(), Failure> {
         let Some(mounted) = self.mounted.lock().clone() else { return Ok(()) };
-        let unmounting = tokio::task::spawn_blocking(move || mounted.unmount(lazily));
+        let how = if lazily { Unmount::Lazily } else { Unmount::Gently };
+        let unmounting = tokio::task::spawn_blocking(move || mounted.unmount(how));
         match unmounting.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Failure::failed(error.to_string())),
@@ -318,12 +316,13 @@ async fn respond(mut stream: UnixStream, reply: &Reply) {
 
 fn mount(desk: Arc<Desk>, directory: &Path, options: &[String]) -> Result<Arc<Mounted>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::failed(super::drive::error_chain(error));
-    let own: Vec<&str> = options.iter().map(String::as_str).filter(|option| *option != "admin").collect();
-    let options =
-        MountOptions::parse(&own).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+    let mut parsed = MountOptions::new(desk.core.name.as_str());
+    for words in options {
+        parsed.parse(words).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+    }
     let tree = desk.core.tree.clone().ok_or_else(|| Failure::from(EngineError::Capability("mirror")))?;
     let host = Arc::new(EngineHost::new(desk));
-    crate::fuse::mount(tree, host, directory, options).map(Arc::new).map_err(|error| failed(&error))
+    crate::fuse::mount(tree, host, directory, &parsed).map(Arc::new).map_err(|error| failed(&error))
 }
 
 /// Binds the control socket. The store's lock is held: a socket that stands there has nobody behind it.

@@ -17,6 +17,9 @@ pub enum EngineError {
     /// The tree failed.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// A merge failed.
+    #[error(transparent)]
+    Merge(#[from] crate::tree::merge::MergeError),
     /// The store's own state does not open.
     #[error(
         "the state inside the store {path} does not open with this keyring; restore the store or the keyring from one backup, or join again"
@@ -53,9 +56,11 @@ impl From<EngineError> for Failure {
             EngineError::Moved => FailureKind::Moved,
             EngineError::Network(_) => FailureKind::Unreachable,
             EngineError::Usage(_) => FailureKind::Usage,
-            EngineError::Store(_) | EngineError::Map(_) | EngineError::Tree(_) | EngineError::Other(_) => {
-                FailureKind::Failed
-            }
+            EngineError::Store(_)
+            | EngineError::Merge(_)
+            | EngineError::Map(_)
+            | EngineError::Tree(_)
+            | EngineError::Other(_) => FailureKind::Failed,
         };
         Failure::new(kind, error.to_string())
     }

@@ -66,7 +66,7 @@ pub struct DatabasePaths {
     pub config: PathBuf,
     /// The sled cache of what can be rebuilt.
     pub cache: PathBuf,
-    /// Bitfields for the torrent session.
+    /// Bitfields for the torrent session, made anew at each start: under the runtime directory, which lies in memory.
     pub torrents: PathBuf,
     /// The engine's control socket.
     pub socket: PathBuf,
@@ -132,7 +132,7 @@ impl Home {
             keyring: directory.join("keyring"),
             config: directory.join("config.toml"),
             cache: directory.join("cache"),
-            torrents: directory.join("torrents"),
+            torrents: self.runtime.join(format!("{name}.torrents")),
             socket: self.socket(name),
             log: self.log.join(format!("{name}.log")),
             directory,

@@ -95,7 +95,8 @@ impl Host for EngineHost {
     fn provenance(&self, inode: Inode) -> Option<Provenance> {
         let block = self.desk.core.tree.as_ref()?.block_of(inode)?;
         let inner = self.desk.core.inner();
-        let mode = inner.state.policy.modes.get(usize::from(block.0)).map_or("rw".into(), ToString::to_string);
+        let mode =
+            inner.state.policy.modes.get(usize::from(block.0)).map_or("rw".into(), ToString::to_string);
         let author = inner.entries.get(&block).map(|listed| listed.entry.signer.to_string());
         Some(Provenance {
             block,

@@ -28,7 +28,7 @@ pub struct Keys {
     pub device: DeviceKey,
     /// Signs entries of read-only blocks.
     pub admin: Option<AdminKey>,
-    /// The strongest capability of the keyring.
+    /// The capability that the device holds; what this engine was given of it may be less.
     pub kind: Kind,
     /// No record below these is accepted: the link said so when it was made.
     pub floor: (u32, i64),
@@ -37,7 +37,7 @@ pub struct Keys {
 
 impl Keys {
     /// Takes what an engine needs and drops the rest.
-    pub fn take(keyring: Keyring, as_admin: bool) -> Keys {
+    pub fn take(keyring: Keyring, held: Kind, as_admin: bool) -> Keys {
         let Keyring { capability, device, .. } = keyring;
         let database = capability.database_id();
         let read_secret = capability.read_secret.clone();
@@ -49,7 +49,7 @@ impl Keys {
             database_key: capability.database_key(),
             device,
             admin: if as_admin { capability.admin_key() } else { None },
-            kind: capability.kind(),
+            kind: held,
             floor: (capability.policy_counter, capability.seq),
             record: capability.record_key,
             read_secret,

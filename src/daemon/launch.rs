@@ -4,6 +4,7 @@ use super::config::Options;
 use super::home::{Home, Name};
 use crate::base::{Malformed, Reader, Writer};
 use crate::crypt::keyring::{self, Argon2Cost, Keyring};
+use crate::crypt::link::Kind;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -23,6 +24,8 @@ pub struct Launch {
     pub name: Name,
     /// The opened keyring. The admin seed is dropped at the start unless `admin` is set.
     pub keyring: Keyring,
+    /// The capability that the device holds, of which the keyring here may be a weakened form.
+    pub held: Kind,
     /// All layers of options, already laid over each other.
     pub options: Options,
     /// What it does.
@@ -67,7 +70,7 @@ impl Launch {
         }
         // A pipe needs no passphrase: the seal is there for its strict decoder, not for secrecy.
         let keyring = Zeroizing::new(keyring::seal(&self.keyring, b"", Argon2Cost::MINIMAL));
-        writer.bytes(&keyring);
+        writer.bytes(&keyring).u8(self.held as u8);
         Zeroizing::new(writer.0)
     }
 
@@ -100,9 +103,15 @@ impl Launch {
             _ => return Err(Malformed),
         };
         let keyring = keyring::open(reader.bytes(LAUNCH_BYTES_MAX)?, b"").map_err(|_| Malformed)?;
+        let held = kind(reader.u8()?)?;
         reader.end()?;
-        Ok(Launch { home, name, keyring, options, role })
+        Ok(Launch { home, name, keyring, held, options, role })
     }
+}
+
+fn kind(byte: u8) -> Result<Kind, Malformed> {
+    let kinds = [Kind::Mirror, Kind::Read, Kind::Write, Kind::Admin];
+    kinds.into_iter().find(|kind| *kind as u8 == byte).ok_or(Malformed)
 }
 
 fn text(reader: &mut Reader) -> Result<String, Malformed> {
@@ -124,6 +133,7 @@ mod tests {
             home: Home::at(std::path::Path::new("/h")),
             name: Name::new("notes").unwrap(),
             keyring: Keyring::new(capability, "notes"),
+            held: Kind::Admin,
             options: Options { poll_interval: Some(1.5), ..Options::default() },
             role,
         }

@@ -4,6 +4,7 @@
 use super::core::{Core, Inner, Listed, charter_id, now_seconds};
 use super::error::EngineError;
 use super::graft::{is_sparse, same_bytes};
+use super::history::log_entry;
 use super::versions::Version;
 use crate::base::{BlockNumber, Id, Locator, PieceHashes, PieceLength, Place};
 use crate::crypt::seal::{BlobKind, SealKeys};
@@ -12,7 +13,7 @@ use crate::map::{Edit, Map, Root};
 use crate::record::{BlockEntry, Commit, RootRef, VersionRef};
 use crate::torrent::Metainfo;
 use crate::tree::{DraftSource, Head};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 const PARENTS_MAX: usize = 2;
@@ -77,6 +78,9 @@ impl Core {
 
     /// Adds a version to the kept ones and lets go what is no longer of use.
     pub fn keep(&self, inner: &mut Inner, version: Version) {
+        if let Some(commit) = &version.commit {
+            self.cache.log_add(&log_entry(version.id(), commit));
+        }
         inner.versions.add(version);
         let mut named: Vec<_> = self.named_versions(inner).iter().map(|version| version.infohash).collect();
         named.extend(inner.state.head.map(|head| head.infohash));
@@ -237,7 +241,9 @@ impl Core {
         let map = Map::new(keys, &reader, &self.nodes);
         let root = map.apply(root, &edits, &mut source)?;
         // The catalogue is small: its nodes leave a region as soon as little else is alive in it.
-        let sparse = |place: Place| is_sparse(draft, place);
+        // The roots of blocks, which its entries point to, are the tree's to move.
+        let roots: HashSet<Place> = entries.values().filter_map(|listed| listed.place).collect();
+        let sparse = |place: Place| !roots.contains(&place) && is_sparse(draft, place);
         let mut moving = source;
         match root {
             Some(root) => Ok(Some(map.relocate(root, &sparse, &mut moving)?)),

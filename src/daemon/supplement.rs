@@ -24,7 +24,8 @@ impl Core {
         let draft = Arc::new(self.store.draft(&head.image)?);
         let (mut roots, mut found) = (head.roots.clone(), Vec::new());
         for (number, block) in charter.blocks.iter().filter(|(number, _)| !known.contains_key(number)) {
-            let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth) else {
+            let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)
+            else {
                 continue;
             };
             if self.check_entry(theirs, None, (&policy, &charter), *number, &arrived, None).is_err() {
@@ -39,7 +40,12 @@ impl Core {
             return Ok(Changes::default());
         }
         let views = self.views(&policy, &charter, &roots);
-        let next = Head { image: draft.snapshot()?, roots, generation: head.generation, changed: Default::default() };
+        let next = Head {
+            image: draft.snapshot()?,
+            roots,
+            generation: head.generation,
+            changed: Default::default(),
+        };
         drop(draft);
         let Ok(changes) = tree.adopt(head.generation, next, views) else { return Ok(Changes::default()) };
         let head = tree.flush()?;

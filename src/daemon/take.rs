@@ -4,17 +4,19 @@
 
 use super::core::{Core, Listed, charter_id, now_seconds};
 use super::error::EngineError;
+use super::guard::{diverging, open_all};
 use super::status::RefusalStatus;
-use super::versions::Version;
-use crate::base::{BlockNumber, DeviceId};
+use super::versions::Version as KeptVersion;
+use crate::base::{BlockNumber, DeviceId, RegionIndex};
 use crate::crypt::BlobKind;
 use crate::image::Image;
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{Charter, Commit, Mode, Policy, Refusal, VersionRef, admit};
 use crate::sync::Fetched;
 use crate::tree::verify::{LiveDelta, open_changed};
-use crate::tree::{Changes, ImageSource, merge};
-use std::collections::BTreeMap;
+use crate::tree::version::Version;
+use crate::tree::{Changes, ImageSource};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often a merge is repeated because somebody went on writing meanwhile.
@@ -46,6 +48,8 @@ pub(super) struct Arrived {
 /// The version below the working head, as it was published.
 pub(super) struct OldHead {
     image: Option<Image>,
+    /// Regions in which the arrived image does not go on from it.
+    diverging: BTreeSet<RegionIndex>,
     told: BTreeMap<BlockNumber, Listed>,
 }
 
@@ -95,7 +99,7 @@ impl Core {
             inner.state.head = Some(reference);
             inner.image = image.clone();
         }
-        self.keep(&mut inner, Version { reference, time: now_seconds(), image, commit: None });
+        self.keep(&mut inner, KeptVersion { reference, time: now_seconds(), image, commit: None });
         self.save(&inner)?;
         Core::count(&self.done.adopted);
         Ok(Taken::plain(Fetched::Current))
@@ -172,8 +176,14 @@ impl Core {
         let (policy, charter) = (inner.state.policy.clone(), inner.state.charter.clone());
         let known = inner.entries.clone();
         let head = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
-        let old = OldHead { image: head.map(|version| version.image.clone()), told: self.told_entries(&inner)? };
+        let image = head.map(|version| version.image.clone());
+        let told = self.told_entries(&inner)?;
         drop(inner);
+        let diverging = match &image {
+            Some(image) => diverging(&self.store, image, &arrived.image)?,
+            None => BTreeSet::new(),
+        };
+        let old = OldHead { image, diverging, told };
         let mut plan = Plan {
             entries: BTreeMap::new(),
             theirs: Vec::new(),
@@ -186,16 +196,21 @@ impl Core {
             let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)
             else {
                 if let Some(ours) = ours {
+                    plan.refusals.push(refusal_status(
+                        *number,
+                        &block.path,
+                        "it leaves the block out".into(),
+                        None,
+                    ));
                     plan.entries.insert(*number, ours.clone());
                 }
                 continue;
             };
-            let checked =
-                self.check_entry(theirs, ours, (&policy, &charter), *number, arrived, Some(&old));
+            let checked = self.check_entry(theirs, ours, (&policy, &charter), *number, arrived, Some(&old));
             match checked {
                 Ok(live) => {
                     good += 1;
-                    plan.live.add(&live);
+                    plan.live.join(&live);
                     plan.entries.insert(*number, theirs.clone());
                     plan.theirs.push(*number);
                 }
@@ -247,26 +262,23 @@ impl Core {
             }
         }
         let new_source = ImageSource::new(&self.store, &arrived.image);
-        let new = VersionMap { map: Map::new(&keys, &new_source, self.tree_nodes()), root: theirs.root() };
+        let new_map = Map::new(&keys, &new_source, self.tree_nodes());
+        let new = Version { map: &new_map, root: theirs.root(), keys: &keys, source: &new_source };
         // The difference is taken to what the head version itself shows, if that is what is in force here.
-        let told = old.and_then(|old| Some((old.image.as_ref()?, old.told.get(&number)?)));
+        let told = old.and_then(|old| Some((old, old.image.as_ref()?, old.told.get(&number)?)));
         let delta = match told {
-            Some((image, told)) if ours.is_some_and(|ours| ours.entry == told.entry) => {
+            Some((old, image, told)) if ours.is_some_and(|ours| ours.entry == told.entry) => {
                 let source = ImageSource::new(&self.store, image);
-                let old = VersionMap { map: Map::new(&keys, &source, self.tree_nodes()), root: told.root() };
-                open_changed(Some(&old), &new, number, arrived.image.bytes())
+                let map = Map::new(&keys, &source, self.tree_nodes());
+                if !old.diverging.is_empty() {
+                    open_all(number, &new, arrived.image.bytes(), &old.diverging)?;
+                }
+                let old = Version { map: &map, root: told.root(), keys: &keys, source: &source };
+                open_changed(number, Some(&old), &new, arrived.image.bytes())
             }
-            _ => open_changed(None, &new, number, arrived.image.bytes()),
+            _ => open_changed(number, None, &new, arrived.image.bytes()),
         };
         delta.map_err(|error| format!("it does not open: {error}"))
-    }
-
-    /// Both heads are others': whose commit is in one of them merges. Only where nobody does, this device does.
-    fn postpone(&self, infohash: InfoHash) -> bool {
-        let mut postponed = self.postponed.lock();
-        let times = postponed.entry(infohash).or_insert(0);
-        *times += 1;
-        *times <= POSTPONEMENTS_MAX
     }
 
     pub(super) fn tree_nodes(&self) -> &NodeCache {

@@ -43,14 +43,14 @@ impl Shared {
     ) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_node(parent, name, kind, maker.mode, maker.owner.uid, maker.owner.gid)?;
+        let attr = self.tree.make_node(parent, name, kind, maker.mode, maker.owner)?;
         Ok(self.mutated(self.found(attr)))
     }
 
     pub fn make_dir(&self, parent: Inode, name: &[u8], maker: Maker) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_dir(parent, name, maker.mode, maker.owner.uid, maker.owner.gid)?;
+        let attr = self.tree.make_dir(parent, name, maker.mode, maker.owner)?;
         Ok(self.mutated(self.found(attr)))
     }
 
@@ -63,7 +63,7 @@ impl Shared {
     ) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_symlink(parent, name, target, maker.owner.uid, maker.owner.gid)?;
+        let attr = self.tree.make_symlink(parent, name, target, maker.owner)?;
         Ok(self.mutated(self.found(attr)))
     }
 

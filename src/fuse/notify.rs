@@ -126,7 +126,8 @@ impl Voice {
                 self.name(ROOT, &name, Fate::Dropped);
             }
         }
-        for inode in self.shared.known.all() {
+        // The root is known without ever having been looked up.
+        for inode in self.shared.known.all().into_iter().chain([ROOT]) {
             self.inode(inode);
         }
     }

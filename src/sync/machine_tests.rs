@@ -212,7 +212,8 @@ fn a_forged_record_is_replaced_at_once() {
         Heard { sound: false, ..heard(9, &[1, 2]) },
     ] {
         let mut machine = settled();
-        let versions = if forged.versions.is_empty() { vec![version(1)] } else { vec![version(1), version(2)] };
+        let versions =
+            if forged.versions.is_empty() { vec![version(1)] } else { vec![version(1), version(2)] };
         let effects = hears(&mut machine, forged, 1_010);
         assert_eq!(effects, [Effect::Put { versions, seq: 10, cas: Some(9) }]);
         machine.handle(Input::Put(PutOutcome::Done(heard(10, &[1]))), 1_020, 0);
@@ -253,7 +254,11 @@ fn a_version_that_nobody_serves_is_given_twice_as_long_each_time() {
         for step in 0..700 {
             let mut effects = machine.handle(Input::Tick, now + step * 10, 0);
             if effects.iter().any(|effect| matches!(effect, Effect::Fetch(_))) {
-                effects.extend(machine.handle(Input::Fetched(hash(6), Fetched::NoSource), now + step * 10, 0));
+                effects.extend(machine.handle(
+                    Input::Fetched(hash(6), Fetched::NoSource),
+                    now + step * 10,
+                    0,
+                ));
             }
             if deadline(&effects) {
                 due = Some(step * 10);
@@ -274,7 +279,10 @@ fn one_torrent_with_a_lying_commit_does_not_spoil_the_honest_version() {
     let lying = VersionRef { commit: version(66).commit, ..version(1) };
     let record = Heard { versions: vec![lying, version(2)], ..heard(9, &[1]) };
     assert_eq!(hears(&mut machine, record, 1_010), [Effect::Fetch(lying)]);
-    assert_eq!(machine.handle(Input::Fetched(hash(1), Fetched::Broken), 1_020, 0), [Effect::Fetch(version(2))]);
+    assert_eq!(
+        machine.handle(Input::Fetched(hash(1), Fetched::Broken), 1_020, 0),
+        [Effect::Fetch(version(2))]
+    );
     let effects = machine.handle(Input::Fetched(hash(2), Fetched::Behind), 1_030, 0);
     assert_eq!(effects, [Effect::Put { versions: vec![version(1), version(2)], seq: 10, cas: Some(9) }]);
     assert!(machine.is_here(&version(1)));

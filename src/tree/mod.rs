@@ -37,14 +37,15 @@ mod view;
 mod write;
 mod xattr;
 
+#[cfg(test)]
+mod tests;
+
+pub use crate::image::Space;
 pub use adopt::{Changes, Stale};
-pub use attr::{
-    Allocate, Attr, DirItem, NodeKind, Owner, RenameFlags, SetAttr, SetTime, SetXattr, Whence,
-};
+pub use attr::{Allocate, Attr, DirItem, NodeKind, Owner, RenameFlags, SetAttr, SetTime, SetXattr, Whence};
 pub use block::BlockView;
 pub use error::TreeError;
 pub use flush::Head;
-pub use crate::image::Space;
 pub use inode::{FileType, Timestamp};
 pub use live::{Tree, TreeOptions};
 pub use snapshot::{ReadTree, TreeSnapshot};

@@ -1,0 +1,352 @@
+//! What was: the kept versions as trees, the log, differences, restoring, and the check of everything.
+
+use super::answers::{CheckFinding, Checked, Differing, KeptVersion, LogEntry, Restored};
+use super::core::{Core, SetAside};
+use super::error::EngineError;
+use super::versions::Version;
+use crate::base::{BlockNumber, Inode};
+use crate::tree::{
+    Attr, BlockView, FileType, NodeKind, Owner, ReadTree, SetAttr, SetTime, SetXattr, Tree, TreeError,
+};
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const COPY_BYTES: usize = 1 << 20;
+/// Names that lead deeper than this are not followed.
+const DEPTH_MAX: usize = 512;
+
+/// The versions that a person may look at, newest first: those of the record that are here, then older kept ones.
+pub fn listed(core: &Core) -> Vec<Version> {
+    let inner = core.inner();
+    let named = core.named_versions(&inner);
+    let mut versions: Vec<Version> =
+        named.iter().filter_map(|version| inner.versions.get(&version.infohash)).cloned().collect();
+    let known: BTreeSet<_> = versions.iter().map(|version| version.reference.infohash).collect();
+    versions.extend(
+        inner.versions.iter().filter(|version| !known.contains(&version.reference.infohash)).cloned(),
+    );
+    versions
+}
+
+/// The tree of a kept version, with the blocks as the present charter has them.
+pub fn version_tree(core: &Core, version: &Version) -> Result<Arc<dyn ReadTree>, EngineError> {
+    let commit = version.commit.as_ref().ok_or(EngineError::Capability("mirror"))?;
+    let entries = core.open_catalogue(&version.image, commit)?.1;
+    let roots = entries.iter().map(|(number, listed)| (*number, listed.root())).collect();
+    let (policy, charter) = policy_of(core);
+    let views = core.views(&policy, &charter, &roots);
+    Ok(core.tree()?.snapshot(&version.image, views)?)
+}
+
+/// The tree of edits that were set aside.
+pub fn set_aside_tree(core: &Core, aside: &SetAside) -> Result<Arc<dyn ReadTree>, EngineError> {
+    let (policy, charter) = policy_of(core);
+    let roots = BTreeMap::from([(aside.block, aside.root)]);
+    let own = |view: &BlockView| view.number == aside.block || view.number == BlockNumber::ROOT;
+    let views = core.views(&policy, &charter, &roots).into_iter().filter(own).collect();
+    Ok(core.tree()?.snapshot(&aside.image, views)?)
+}
+
+fn policy_of(core: &Core) -> (crate::record::Policy, crate::record::Charter) {
+    let inner = core.inner();
+    (inner.state.policy.clone(), inner.state.charter.clone())
+}
+
+/// The answer to `Versions`.
+pub fn versions(core: &Core) -> Value {
+    let listed = listed(core);
+    let named = core.named_versions(&core.inner());
+    let mut answer: Vec<KeptVersion> = Vec::new();
+    let of_record = |infohash| named.iter().any(|version| version.infohash == infohash);
+    for (number, version) in (1..).zip(&listed) {
+        let infohash = version.reference.infohash;
+        answer.push(KeptVersion {
+            version: number,
+            infohash: infohash.to_string(),
+            commit: version.id().to_string(),
+            time: version.commit.as_ref().map_or(i64::from(version.time), |commit| commit.time),
+            device: version.commit.as_ref().map(|commit| commit.device.to_string()),
+            complete: true,
+            in_record: of_record(infohash),
+            image_bytes: version.image.bytes(),
+        });
+    }
+    let absent =
+        named.iter().filter(|version| !listed.iter().any(|kept| kept.reference.infohash == version.infohash));
+    answer.extend(absent.map(|version| KeptVersion {
+        infohash: version.infohash.to_string(),
+        commit: version.commit.id.to_string(),
+        in_record: true,
+        ..KeptVersion::default()
+    }));
+    json!(answer)
+}
+
+/// The answer to `Log`: what the cache remembers of commits, and the kept ones.
+pub fn log(core: &Core, limit: usize) -> Value {
+    let mut entries: BTreeMap<String, LogEntry> =
+        core.cache.log().into_iter().map(|e| (e.commit.clone(), e)).collect();
+    for (number, version) in (1..).zip(listed(core)) {
+        if let Some(commit) = &version.commit {
+            let entry = LogEntry { version: Some(number), ..log_entry(version.id(), commit) };
+            entries.insert(entry.commit.clone(), entry);
+        }
+    }
+    let mut entries: Vec<LogEntry> = entries.into_values().collect();
+    entries.sort_by(|one, other| (other.lamport, &other.commit).cmp(&(one.lamport, &one.commit)));
+    entries.truncate(limit);
+    json!(entries)
+}
+
+/// A commit as the log shows it.
+pub fn log_entry(id: crate::base::Id, commit: &crate::record::Commit) -> LogEntry {
+    LogEntry {
+        commit: id.to_string(),
+        time: commit.time,
+        device: commit.device.to_string(),
+        parents: commit.parents.iter().map(ToString::to_string).collect(),
+        lamport: commit.lamport,
+        version: None,
+    }
+}
+
+fn numbered(core: &Core, number: u32) -> Result<Arc<dyn ReadTree>, EngineError> {
+    if number == 0 {
+        return Ok(core.tree()?.clone());
+    }
+    let versions = listed(core);
+    let version = usize::try_from(number - 1).ok().and_then(|index| versions.get(index));
+    let version = version.ok_or_else(|| {
+        EngineError::Usage(format!(
+            "there is no version {number}; `kilofs versions {}` lists what is here",
+            core.name
+        ))
+    })?;
+    version_tree(core, version)
+}
+
+/// The answer to `Difference`.
+pub fn difference(core: &Core, older: u32, newer: u32) -> Result<Value, EngineError> {
+    let (older, newer) = (numbered(core, older)?, numbered(core, newer)?);
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    let root = BlockNumber::ROOT.root_inode();
+    collect(&*older, root, Vec::new(), 0, &mut before)?;
+    collect(&*newer, root, Vec::new(), 0, &mut after)?;
+    let mut answer = Vec::new();
+    let paths: BTreeSet<&Vec<u8>> = before.keys().chain(after.keys()).collect();
+    for path in paths {
+        let change = match (before.get(path), after.get(path)) {
+            (None, Some(_)) => "added",
+            (Some(_), None) => "removed",
+            (Some(one), Some(other)) if !same_content(&*older, one, &*newer, other)? => "changed",
+            (Some(one), Some(other)) if !same_attributes(one, other) => "attributes",
+            _ => continue,
+        };
+        answer.push(Differing { path_hex: HEXLOWER.encode(path), change: change.into() });
+    }
+    Ok(json!(answer))
+}
+
+fn collect(
+    tree: &dyn ReadTree,
+    directory: Inode,
+    path: Vec<u8>,
+    depth: usize,
+    into: &mut BTreeMap<Vec<u8>, Attr>,
+) -> Result<(), EngineError> {
+    if depth > DEPTH_MAX {
+        return Ok(());
+    }
+    for item in children(tree, directory)? {
+        let mut child = path.clone();
+        if !child.is_empty() {
+            child.push(b'/');
+        }
+        child.extend_from_slice(&item.name);
+        into.insert(child.clone(), item.attr);
+        if item.file_type == FileType::Directory {
+            collect(tree, item.inode, child, depth + 1, into)?;
+        }
+    }
+    Ok(())
+}
+
+fn children(tree: &dyn ReadTree, directory: Inode) -> Result<Vec<crate::tree::DirItem>, TreeError> {
+    let (mut items, mut cookie) = (Vec::new(), 0);
+    loop {
+        let batch = tree.read_dir(directory, cookie)?;
+        let Some(last) = batch.last() else { return Ok(items) };
+        cookie = last.cookie;
+        items.extend(batch.into_iter().filter(|item| item.name != b"." && item.name != b".."));
+    }
+}
+
+fn same_content(one: &dyn ReadTree, a: &Attr, other: &dyn ReadTree, b: &Attr) -> Result<bool, TreeError> {
+    if a.file_type != b.file_type || a.file_type != FileType::Directory && a.size != b.size {
+        return Ok(false);
+    }
+    match a.file_type {
+        FileType::Symlink => Ok(one.read_link(a.inode)? == other.read_link(b.inode)?),
+        FileType::File if (a.inode, a.mtime, a.ctime) != (b.inode, b.mtime, b.ctime) => {
+            let mut offset = 0;
+            while offset < a.size {
+                if one.read(a.inode, offset, COPY_BYTES)? != other.read(b.inode, offset, COPY_BYTES)? {
+                    return Ok(false);
+                }
+                offset += COPY_BYTES as u64;
+            }
+            Ok(true)
+        }
+        _ => Ok(true),
+    }
+}
+
+fn same_attributes(one: &Attr, other: &Attr) -> bool {
+    let of = |attr: &Attr| (attr.mode & 0o7555, attr.uid, attr.gid, attr.mtime);
+    of(one) == of(other) || one.file_type == FileType::Directory && one.mode & 0o7555 == other.mode & 0o7555
+}
+
+/// Copies a path out of a kept version into the tree. What stands at the target is replaced, file by file; files that
+/// only the target has stay.
+pub fn restore(core: &Core, version: u32, path: &[u8], to: Option<&[u8]>) -> Result<Value, EngineError> {
+    let from = numbered(core, version)?;
+    let tree = core.tree()?;
+    let mut source = BlockNumber::ROOT.root_inode();
+    for name in names(path) {
+        source = from.lookup(source, name).map_err(|error| at_path(path, &error))?.inode;
+    }
+    let target = to.unwrap_or(path);
+    let attr = from.attr(source)?;
+    let parts: Vec<&[u8]> = names(target).collect();
+    let mut restored = Restored { path_hex: HEXLOWER.encode(&parts.join(&b'/')), ..Restored::default() };
+    let mut parent = BlockNumber::ROOT.root_inode();
+    let Some((last, parents)) = parts.split_last() else {
+        copy_children(&*from, source, tree, parent, &mut restored)?;
+        core.persist()?;
+        return Ok(json!(restored));
+    };
+    for name in parents {
+        parent = match tree.lookup(parent, name) {
+            Ok(attr) => attr.inode,
+            Err(TreeError::NotFound) => {
+                tree.make_dir(parent, name, 0o755, Owner { uid: attr.uid, gid: attr.gid })?.inode
+            }
+            Err(error) => return Err(at_path(target, &error)),
+        };
+    }
+    copy(&*from, &attr, tree, parent, last, &mut restored).map_err(|error| at_path(target, &error))?;
+    core.persist()?;
+    Ok(json!(restored))
+}
+
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+fn at_path(path: &[u8], error: &TreeError) -> EngineError {
+    match error {
+        TreeError::ReadOnlyBlock(block) => EngineError::Tree(TreeError::ReadOnlyBlock(*block)),
+        other => EngineError::Other(format!("/{}: {other}", String::from_utf8_lossy(path))),
+    }
+}
+
+fn copy_children(
+    from: &dyn ReadTree,
+    directory: Inode,
+    tree: &Tree,
+    parent: Inode,
+    restored: &mut Restored,
+) -> Result<(), TreeError> {
+    for item in children(from, directory)? {
+        copy(from, &item.attr, tree, parent, &item.name, restored)?;
+    }
+    Ok(())
+}
+
+fn copy(
+    from: &dyn ReadTree,
+    attr: &Attr,
+    tree: &Tree,
+    parent: Inode,
+    name: &[u8],
+    restored: &mut Restored,
+) -> Result<(), TreeError> {
+    let owner = Owner { uid: attr.uid, gid: attr.gid };
+    let there = tree.lookup(parent, name).ok();
+    let mode = attr.mode;
+    let inode = match attr.file_type {
+        FileType::Directory => match there {
+            Some(there) if there.file_type == FileType::Directory => there.inode,
+            _ => tree.make_dir(parent, name, mode, owner)?.inode,
+        },
+        other => {
+            if there.is_some() {
+                tree.unlink(parent, name)?;
+            }
+            match other {
+                FileType::Symlink => {
+                    tree.make_symlink(parent, name, &from.read_link(attr.inode)?, owner)?.inode
+                }
+                kind => tree.make_node(parent, name, node_kind(kind, attr.rdev), mode, owner)?.inode,
+            }
+        }
+    };
+    restored.entries += 1;
+    match attr.file_type {
+        FileType::Directory => copy_children(from, attr.inode, tree, inode, restored)?,
+        FileType::File => restored.bytes += copy_data(from, attr, tree, inode)?,
+        _ => {}
+    }
+    for xattr in from.list_xattr(attr.inode)? {
+        tree.set_xattr(inode, &xattr, &from.get_xattr(attr.inode, &xattr)?, SetXattr::Any)?;
+    }
+    let change = SetAttr {
+        mode: (attr.file_type != FileType::Symlink).then_some(attr.mode),
+        mtime: Some(SetTime::At(attr.mtime)),
+        ..SetAttr::default()
+    };
+    tree.set_attr(inode, change)?;
+    Ok(())
+}
+
+fn node_kind(kind: FileType, rdev: u32) -> NodeKind {
+    match kind {
+        FileType::Fifo => NodeKind::Fifo,
+        FileType::Socket => NodeKind::Socket,
+        FileType::Char => NodeKind::Char(rdev),
+        FileType::Block => NodeKind::Block(rdev),
+        FileType::File | FileType::Directory | FileType::Symlink => NodeKind::File,
+    }
+}
+
+fn copy_data(from: &dyn ReadTree, attr: &Attr, tree: &Tree, inode: Inode) -> Result<u64, TreeError> {
+    let mut offset = 0;
+    while offset < attr.size {
+        let bytes = from.read(attr.inode, offset, COPY_BYTES)?;
+        if bytes.is_empty() {
+            break;
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            tree.write(inode, offset, &bytes)?;
+        }
+        offset += bytes.len() as u64;
+    }
+    tree.set_attr(inode, SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
+    Ok(attr.size)
+}
+
+/// The answer to `Check`: the store's own structures, then every object of every block of the working head and of the
+/// head version.
+pub fn check(core: &Core) -> Result<Value, EngineError> {
+    let mut checked = Checked::default();
+    for finding in core.store.check() {
+        let what = format!("{}; {}", finding.what, finding.next);
+        checked.findings.push(CheckFinding { block: None, subject: finding.place, what });
+    }
+    if core.tree.is_some() {
+        super::inspect::inspect(core, &mut checked)?;
+    }
+    Ok(json!(checked))
+}

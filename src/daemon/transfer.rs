@@ -1,0 +1,209 @@
+//! What goes through the swarm: versions, fetched and seeded.
+
+use super::drive::{Driver, Net, error_chain};
+use super::error::EngineError;
+use super::take::Taken;
+use crate::base::{InfoHash, PieceHashes};
+use crate::image::{Image, Incoming};
+use crate::net::NetError;
+use crate::record::VersionRef;
+use crate::sync::Fetched;
+use crate::torrent::{Limits, Metainfo};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+const METAINFO_BYTES_MAX: usize = 8 << 20;
+const METAINFO_DEADLINE: Duration = Duration::from_secs(8);
+/// A transfer that brings nothing for so long has no source.
+const STALL_DEADLINE: Duration = Duration::from_secs(12);
+/// An image may grow by so much over the last one before its commit has opened and verified.
+const GROWTH_BYTES_MAX: u64 = 1 << 30;
+/// How long the kernel may take to hand over what programs changed through mappings.
+const PULL_PATIENCE: Duration = Duration::from_secs(2);
+/// So many kept versions are looked through for pieces that need not be fetched.
+const BASES_MAX: usize = 2;
+
+impl Driver {
+    pub(super) async fn fetch(&self, net: &Net, version: VersionRef) -> Result<Fetched, EngineError> {
+        let known = self.core.inner().versions.get(&version.infohash).map(|version| version.image.clone());
+        let image = match known {
+            Some(image) => image,
+            None => match self.transfer(net, version).await? {
+                Ok(image) => image,
+                Err(outcome) => return Ok(outcome),
+            },
+        };
+        let policy = self.facts.lock().policies.get(&version.infohash).cloned();
+        let policy = policy.unwrap_or_else(|| self.core.inner().state.policy.clone());
+        let core = self.core.clone();
+        let mounted = self.mounted();
+        let taken = tokio::task::spawn_blocking(move || {
+            // What programs changed through a mapping is a change like any other: it must be seen before the merge.
+            if mounted.is_some_and(|mounted| !mounted.pull_mapped_pages(PULL_PATIENCE)) {
+                tracing::warn!("the kernel did not hand over mapped pages in time");
+            }
+            core.take(version, image, &policy)
+        });
+        let Taken { outcome, changes } =
+            taken.await.map_err(|error| EngineError::Other(error.to_string()))??;
+        self.notify(changes);
+        if outcome == Fetched::Refused && self.core.lacks_blocks() {
+            self.supplement(net, version).await?;
+        }
+        self.drop_old(net).await;
+        Ok(outcome)
+    }
+
+    /// A block of the newest version was refused, and this device has no state of its own for it: the older versions
+    /// of the record may hold a valid one.
+    pub(super) async fn supplement(&self, net: &Net, refused: VersionRef) -> Result<(), EngineError> {
+        let named = self.core.named_versions(&self.core.inner());
+        for version in named.into_iter().filter(|version| version.infohash != refused.infohash) {
+            let Ok(image) = self.transfer(net, version).await? else { continue };
+            let core = self.core.clone();
+            let filled = tokio::task::spawn_blocking(move || core.supplement(version, image));
+            match filled.await.map_err(|error| EngineError::Other(error.to_string()))? {
+                Ok(changes) => self.notify(changes),
+                Err(error) => {
+                    tracing::debug!(version = %version.infohash, %error, "nothing to be had from an older version")
+                }
+            }
+            if !self.core.lacks_blocks() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a version's bytes here; the inner error is an outcome that is no failure of ours.
+    pub(super) async fn transfer(
+        &self,
+        net: &Net,
+        version: VersionRef,
+    ) -> Result<Result<Image, Fetched>, EngineError> {
+        let infohash = version.infohash;
+        let peers = self.find_peers(net).await;
+        let bytes = match net.swarm.metainfo(infohash, &peers, METAINFO_DEADLINE).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::debug!(version = %infohash, peers = peers.len(), error = %error_chain(&error), "no metainfo");
+                return Ok(Err(Fetched::NoSource));
+            }
+        };
+        let limits = Limits { metainfo_bytes_max: METAINFO_BYTES_MAX, image_bytes_max: self.image_limit() };
+        let metainfo = match Metainfo::parse(&bytes, &limits) {
+            Ok(metainfo) if metainfo.infohash() == infohash => metainfo,
+            Ok(_) => return Ok(Err(Fetched::Broken)),
+            Err(error) => {
+                tracing::warn!(version = %infohash, %error, "refused before it was fetched");
+                return Ok(Err(Fetched::Broken));
+            }
+        };
+        let incoming = self.incoming(&metainfo.hashes).await?;
+        let missing = missing_bytes(&incoming);
+        self.facts.lock().transfers.insert(infohash, (incoming.clone(), missing));
+        let fetched = net.swarm.fetch(&metainfo, &incoming, &peers, STALL_DEADLINE).await;
+        self.facts.lock().transfers.remove(&infohash);
+        if let Err(error) = fetched {
+            net.swarm.remove(infohash).await;
+            return match error {
+                NetError::NoSource(_) => Ok(Err(Fetched::NoSource)),
+                other => Err(EngineError::Network(error_chain(&other))),
+            };
+        }
+        let image = incoming.finish()?;
+        self.core.cache.remember(&infohash, &metainfo);
+        self.seed(net, &metainfo, image.clone()).await;
+        Ok(Ok(image))
+    }
+
+    /// The shared start of a transfer: everything that kept versions already hold.
+    pub(super) async fn incoming(&self, hashes: &PieceHashes) -> Result<Arc<Incoming>, EngineError> {
+        let (core, hashes) = (self.core.clone(), hashes.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            let kept: Vec<_> = core.inner().versions.iter().cloned().collect();
+            let mut bases = Vec::new();
+            for version in kept.iter().take(BASES_MAX) {
+                bases.push((version.image.clone(), core.hashes_of(version)?));
+            }
+            Ok::<_, EngineError>(Arc::new(core.store.incoming(hashes, &bases)?))
+        });
+        made.await.map_err(|error| EngineError::Other(error.to_string()))?
+    }
+
+    pub(super) fn image_limit(&self) -> u64 {
+        let free = self.core.store.space().map_or(u64::MAX, |space| space.free_bytes);
+        let configured = self.core.settings.image_bytes_max.unwrap_or(free);
+        let inner = self.core.inner();
+        match inner.versions.iter().next() {
+            Some(version) => configured.min(2 * version.image.bytes() + GROWTH_BYTES_MAX),
+            None => configured,
+        }
+    }
+
+    pub(super) async fn publish(&self, net: &Net) -> Result<Option<VersionRef>, ()> {
+        let core = self.core.clone();
+        let made = tokio::task::spawn_blocking(move || core.publish()).await;
+        match made {
+            Ok(Ok(Some(made))) => {
+                self.seed(net, &made.metainfo, made.image).await;
+                self.drop_old(net).await;
+                tracing::info!(version = %made.reference.infohash, "published");
+                Ok(Some(made.reference))
+            }
+            Ok(Ok(None)) => Ok(None),
+            Ok(Err(error)) => {
+                tracing::error!(error = %error_chain(&error), "nothing was published");
+                Err(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "publishing ended abnormally");
+                Err(())
+            }
+        }
+    }
+
+    pub(super) async fn seed(&self, net: &Net, metainfo: &Metainfo, image: Image) {
+        let infohash = metainfo.infohash();
+        match net.swarm.seed(metainfo, &self.core.store, &image).await {
+            Ok(()) => _ = self.facts.lock().seeded.insert(infohash),
+            Err(error) => tracing::warn!(version = %infohash, error = %error_chain(&error), "not seeded"),
+        }
+    }
+
+    pub(super) async fn seed_kept(self: Arc<Self>) {
+        let Some(net) = self.net() else { return };
+        let kept: Vec<_> = self.core.inner().versions.iter().cloned().collect();
+        for version in kept {
+            let core = self.core.clone();
+            let hashing = version.clone();
+            let hashes = tokio::task::spawn_blocking(move || core.hashes_of(&hashing)).await;
+            match hashes {
+                Ok(Ok(hashes)) => self.seed(net, &Metainfo { hashes }, version.image).await,
+                Ok(Err(error)) => tracing::error!(%error, "a kept version is not seeded"),
+                Err(error) => tracing::error!(%error, "hashing ended abnormally"),
+            }
+        }
+    }
+
+    /// Stops seeding what is no longer kept.
+    pub(super) async fn drop_old(&self, net: &Net) {
+        let kept: BTreeSet<InfoHash> =
+            self.core.inner().versions.iter().map(|version| version.reference.infohash).collect();
+        let old: Vec<InfoHash> = {
+            let mut facts = self.facts.lock();
+            let old = facts.seeded.difference(&kept).copied().collect();
+            facts.seeded.retain(|infohash| kept.contains(infohash));
+            old
+        };
+        for infohash in old {
+            net.swarm.remove(infohash).await;
+        }
+    }
+}
+
+/// Bytes that a transfer still misses.
+pub(super) fn missing_bytes(incoming: &Incoming) -> u64 {
+    incoming.missing().into_iter().map(|piece| incoming.hashes().bytes_of(piece)).sum()
+}
