@@ -1,6 +1,6 @@
 //! Taking over a state that was made elsewhere, and saying what it changes.
 
-use super::block::{Base, BlockView};
+use super::block::{Base, BlockView, Shared};
 use super::error::TreeError;
 use super::flush::Head;
 use super::key::Key;
@@ -78,7 +78,7 @@ impl Tree {
         head: Head,
         blocks: Vec<BlockView>,
     ) -> Result<Changes, Stale> {
-        let _one_at_a_time = self.flushing.lock();
+        let mut flushing = self.flushing.lock();
         let old = {
             let state = self.bench.state.read();
             check_current(&state, expected_generation)?;
@@ -99,6 +99,7 @@ impl Tree {
             tracing::error!(%error, "a state cannot be taken over while files are open");
             return Err(Stale);
         }
+        flushing.stubborn.clear();
         state.base = Arc::new(base);
         state.draft = Arc::new(draft);
         state.generation += 1;
@@ -142,7 +143,7 @@ impl Tree {
 
     fn compare(&self, old: &Base, new: &Base) -> Changes {
         let mut collector = Collector::default();
-        collector.pins(old, new);
+        collector.pins([old, new], &self.bench.shared);
         for block in new.blocks.values() {
             let Some(before) = old.blocks.get(&block.number) else { continue };
             if before.writable != block.writable || before.keys.commitment() != block.keys.commitment() {
@@ -179,10 +180,11 @@ fn check_current(state: &State, expected_generation: u64) -> Result<(), Stale> {
 
 impl Collector {
     /// Mountpoints that came or went.
-    fn pins(&mut self, old: &Base, new: &Base) {
+    fn pins(&mut self, [old, new]: [&Base; 2], shared: &Shared) {
         for (one, other) in [(old, new), (new, old)] {
             for (directory, name, inode) in one.pins.names() {
-                if other.pins.child(directory, name).map(|pin| pin.inode) != Some(inode) {
+                let there = other.view(shared).child(directory, name).ok().flatten();
+                if there.map(|entry| entry.inode) != Some(inode) {
                     self.directories.insert(directory);
                     self.entries.insert((directory, name.to_vec()));
                 }

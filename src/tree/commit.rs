@@ -1,14 +1,13 @@
 //! Sealing a frozen layer: chunks, then the maps' nodes, then, where much has died, what is worth moving.
 
 use super::block::{BlockView, Shared};
-use super::clean::Cleaning;
 use super::error::TreeError;
 use super::flush::{Flushing, Frozen};
 use super::key::{self, Key};
 use super::layer::{Node, Pointer, Slot};
 use super::ledger::Ledger;
-use super::sealer::seal_chunk;
-use super::source::ImageSource;
+use super::reclaim::tidy;
+use super::sealer::{Bench, seal_chunk};
 use super::value::chunk_value;
 use super::view::pointer_of;
 use crate::base::{BlockNumber, Inode, Place, RegionIndex};
@@ -22,17 +21,14 @@ use std::sync::Arc;
 const PARALLEL_FROM_CHUNKS: usize = 8;
 /// Threads that seal one flush.
 const THREADS_MAX: usize = 4;
-/// Dead bytes after which it is worth looking whether regions should be cleaned.
-const CLEAN_AFTER_BYTES: u64 = 4 << 20;
-/// Live bytes that one cleaning moves at most.
-const CLEAN_BYTES_MAX: u64 = 32 << 20;
 
 /// New roots in a draft.
 pub(super) struct Committed {
     roots: BTreeMap<BlockNumber, Option<Root>>,
 }
 
-type Roots = BTreeMap<BlockNumber, Option<Root>>;
+/// The root of each block's map.
+pub(super) type Roots = BTreeMap<BlockNumber, Option<Root>>;
 /// A chunk by inode and index.
 type ChunkKey = (Inode, u64);
 /// What chunks were sealed to; `None` for zeros.
@@ -244,49 +240,25 @@ impl Committed {
     pub(super) fn write(
         mut self,
         frozen: &Frozen,
-        shared: &Shared,
+        bench: &Bench,
         flushing: &mut Flushing,
     ) -> Result<(Image, Vec<RegionIndex>, Roots), (Committed, TreeError)> {
-        if flushing.freed_bytes >= CLEAN_AFTER_BYTES {
-            flushing.freed_bytes = 0;
-            if let Err(error) = self.clean(frozen, shared, flushing) {
-                tracing::warn!(%error, "dead space was not given back; it is tried again later");
-            }
-        }
-        let emptied = frozen.draft.truncate_empty();
+        let mut emptied = tidy(&mut self.roots, frozen, &bench.shared, flushing);
+        // What is sealed early lives in the draft and not in these roots; the image must not count it.
+        let _nothing_under_way = bench.sealing.write();
+        emptied.extend(frozen.draft.truncate_empty());
         match frozen.draft.snapshot() {
-            Ok(image) => Ok((image, emptied, self.roots)),
+            Ok(image) => {
+                let counts = bench.state.read().sealed_bytes();
+                let less = |(region, bytes)| (region, image.region(region).live.saturating_sub(bytes));
+                let image = if counts.is_empty() {
+                    image
+                } else {
+                    image.with_live(&counts.into_iter().map(less).collect())
+                };
+                Ok((image, emptied, self.roots))
+            }
             Err(error) => Err((self, error.into())),
         }
-    }
-
-    /// Moves what little lives in some regions elsewhere.
-    fn clean(&mut self, frozen: &Frozen, shared: &Shared, flushing: &mut Flushing) -> Result<(), TreeError> {
-        let draft = &frozen.draft;
-        let cleaning = Cleaning::plan(draft, CLEAN_BYTES_MAX);
-        let live = |region: RegionIndex| draft.region(region).live;
-        // What nobody could move last time will not move now.
-        if cleaning.regions().all(|region| flushing.stubborn.get(&region) == Some(&live(region))) {
-            return Ok(());
-        }
-        let source = ImageSource::new(&shared.store, &draft.snapshot()?);
-        for block in frozen.base.blocks.values() {
-            let Some(Some(root)) = self.roots.get(&block.number).copied() else { continue };
-            let map = Map::new(&block.keys, &source, &shared.nodes);
-            let mut ledger = Ledger::new(draft.clone(), Stream::Cleaning);
-            match cleaning.clean_map(&map, root, &mut ledger) {
-                Ok(root) => {
-                    ledger.settle();
-                    self.roots.insert(block.number, Some(root));
-                }
-                Err(error) => {
-                    ledger.undo();
-                    return Err(TreeError::in_block(block.number, error));
-                }
-            }
-        }
-        let left = cleaning.regions().map(|region| (region, live(region))).filter(|(_, live)| *live > 0);
-        flushing.stubborn = left.collect();
-        Ok(())
     }
 }

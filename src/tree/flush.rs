@@ -67,14 +67,14 @@ impl Tree {
 
     pub(super) fn flush_all(&self, flushing: &mut Flushing) -> Result<Head, TreeError> {
         loop {
-            let Some((frozen, again)) = self.freeze()? else {
+            let Some((frozen, again)) = self.freeze(flushing)? else {
                 return Ok(self.bench.state.read().head.clone());
             };
             let committed = match flushing.committed.take() {
                 Some(committed) => committed,
                 None => commit(&frozen, &self.bench.shared, flushing)?,
             };
-            match committed.write(&frozen, &self.bench.shared, flushing) {
+            match committed.write(&frozen, &self.bench, flushing) {
                 Ok((image, emptied, roots)) => self.install(&frozen, image, &emptied, roots),
                 Err((committed, error)) => {
                     flushing.committed = Some(committed);
@@ -90,8 +90,9 @@ impl Tree {
 
     /// Takes what is to be flushed, and says whether that is what an earlier flush could not finish. `None` if there
     /// is nothing.
-    fn freeze(&self) -> Result<Option<(Frozen, bool)>, TreeError> {
+    fn freeze(&self, flushing: &mut Flushing) -> Result<Option<(Frozen, bool)>, TreeError> {
         let mut state = self.bench.state.write();
+        flushing.freed_bytes += std::mem::take(&mut state.freed_bytes);
         let again = state.frozen.is_some();
         if !again {
             if state.active.is_empty() {

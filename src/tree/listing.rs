@@ -54,6 +54,12 @@ impl Listings {
         self.cached.lock().iter_mut().for_each(|(_, cached)| cached.stale = true);
     }
 
+    /// Forgets everything, as when memory ran short.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.cached.lock().clear();
+    }
+
     /// A listing's next batch; empty at the end.
     pub(super) fn read(
         &self,

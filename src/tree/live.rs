@@ -79,6 +79,7 @@ impl Tree {
             frozen_generation: 0,
             dirty_bytes: 0,
             frozen_bytes: 0,
+            freed_bytes: 0,
             full: VecDeque::new(),
             partial: VecDeque::new(),
             draft,

@@ -24,6 +24,7 @@ pub mod path;
 mod pins;
 mod ranges;
 mod read;
+mod reclaim;
 mod rename;
 mod sealer;
 mod snapshot;

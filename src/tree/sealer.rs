@@ -28,6 +28,8 @@ pub(super) struct Bench {
     pub(super) shared: Arc<Shared>,
     pub(super) state: RwLock<State>,
     dirty_bytes_max: u64,
+    /// Shared while chunks are sealed that no layer points to yet; taken before the state.
+    pub(super) sealing: RwLock<()>,
     /// Raised when there are full chunks to seal, or when it is time to end.
     calls: Mutex<Calls>,
     called: Condvar,
@@ -59,6 +61,7 @@ impl Bench {
             shared,
             state: RwLock::new(state),
             dirty_bytes_max,
+            sealing: RwLock::new(()),
             calls: Mutex::default(),
             called: Condvar::new(),
             installed: Condvar::new(),
@@ -115,6 +118,7 @@ impl Bench {
         if self.stuck.load(Ordering::Relaxed) {
             return false;
         }
+        let _sealing = self.sealing.read();
         let (jobs, draft) = {
             let mut state = self.state.write();
             let crowded = state.dirty_bytes > self.dirty_bytes_max / 2;

@@ -9,9 +9,9 @@ use super::layer::{Layer, Node, Slot, dirty_bytes};
 use super::source::ImageSource;
 use super::value::DirEntry;
 use super::view::{Orphan, View};
-use crate::base::{BlockNumber, Inode};
+use crate::base::{BlockNumber, Inode, RegionIndex};
 use crate::image::Draft;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Everything below one lock. All its methods are quick unless a map's node must be read.
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) dirty_bytes: u64,
     /// The same in the frozen layer.
     pub(super) frozen_bytes: u64,
+    /// Bytes that were sealed early and died before a flush, since the last one.
+    pub(super) freed_bytes: u64,
     /// Chunks written to their end: first to be sealed.
     pub(super) full: VecDeque<(Inode, u64)>,
     /// Other chunks in the order in which they became dirty: sealed when memory runs short.
@@ -130,7 +132,10 @@ impl State {
         for slot in slots {
             match slot {
                 Slot::Dirty(bytes) => self.dirty_bytes -= bytes.len() as u64,
-                Slot::Sealed(pointer) => self.draft.free(pointer.place),
+                Slot::Sealed(pointer) => {
+                    self.freed_bytes += u64::from(pointer.place.length);
+                    self.draft.free(pointer.place);
+                }
                 Slot::Hole | Slot::Kept(..) => {}
             }
         }
@@ -208,6 +213,18 @@ impl State {
         if let Some(orphan) = self.orphans.remove(&inode) {
             self.forget_slots(orphan.node.chunks.into_values());
         }
+    }
+
+    /// Bytes by region that were sealed since the frozen layer: alive in the draft, in no map.
+    pub(super) fn sealed_bytes(&self) -> BTreeMap<RegionIndex, u32> {
+        let mut counts = BTreeMap::new();
+        let orphans = self.orphans.values().map(|orphan| &orphan.node);
+        for slot in self.active.values().chain(orphans).flat_map(|node| node.chunks.values()) {
+            if let Slot::Sealed(pointer) = slot {
+                *counts.entry(RegionIndex::of(pointer.place.offset)).or_default() += pointer.place.length;
+            }
+        }
+        counts
     }
 
     /// The draft is given up for another one: orphans keep what they have in it.

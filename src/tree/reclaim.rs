@@ -1,0 +1,111 @@
+//! Giving dead space back: what little lives in some regions is moved, and after big deletions what lies far out is
+//! moved inwards, so that the image becomes shorter.
+
+use super::block::Shared;
+use super::clean::Cleaning;
+use super::commit::Roots;
+use super::error::TreeError;
+use super::flush::{Flushing, Frozen};
+use super::ledger::Ledger;
+use super::source::ImageSource;
+use crate::base::{Place, REGION_BYTES, RegionIndex};
+use crate::image::{Draft, Stream};
+use crate::map::{Map, Root};
+
+/// Dead bytes after which it is worth looking: a look goes over all regions, and a step over all nodes.
+const AFTER_BYTES: u64 = 4 << 20;
+/// Live bytes that one step moves at most.
+const STEP_BYTES_MAX: u64 = 32 << 20;
+/// An image is folded when it is longer than twice what lives in it and this.
+const SLACK_BYTES: u64 = 4 << 20;
+
+/// Cleans one step if enough has died since the last look; returns regions that were emptied. What fails is left as
+/// it was.
+pub(super) fn tidy(
+    roots: &mut Roots,
+    frozen: &Frozen,
+    shared: &Shared,
+    flushing: &mut Flushing,
+) -> Vec<RegionIndex> {
+    if flushing.freed_bytes < AFTER_BYTES {
+        return Vec::new();
+    }
+    flushing.freed_bytes = 0;
+    let draft = &frozen.draft;
+    let emptied = draft.truncate_empty();
+    let done = clean(roots, frozen, shared, flushing).and_then(|()| match fold_from(draft) {
+        Some(first) => relocate(roots, frozen, shared, |place| RegionIndex::of(place.offset) >= first),
+        None => Ok(()),
+    });
+    if let Err(error) = done {
+        tracing::warn!(%error, "dead space was not given back; it is tried again later");
+    }
+    emptied
+}
+
+fn clean(
+    roots: &mut Roots,
+    frozen: &Frozen,
+    shared: &Shared,
+    flushing: &mut Flushing,
+) -> Result<(), TreeError> {
+    let draft = &frozen.draft;
+    let cleaning = Cleaning::plan(draft, STEP_BYTES_MAX);
+    let live = |region: RegionIndex| draft.region(region).live;
+    // What nobody could move last time will not move now.
+    if cleaning.regions().all(|region| flushing.stubborn.get(&region) == Some(&live(region))) {
+        return Ok(());
+    }
+    relocate(roots, frozen, shared, |place| cleaning.moves(place))?;
+    let left = cleaning.regions().map(|region| (region, live(region))).filter(|(_, live)| *live > 0);
+    flushing.stubborn = left.collect();
+    Ok(())
+}
+
+/// From which region on everything should move inwards; `None` if the image is short enough.
+fn fold_from(draft: &Draft) -> Option<RegionIndex> {
+    let live: Vec<u64> =
+        (0..draft.regions()).map(|index| u64::from(draft.region(RegionIndex(index)).live)).collect();
+    let wanted = 2 * live.iter().sum::<u64>() + SLACK_BYTES;
+    if draft.bytes() <= wanted {
+        return None;
+    }
+    let mut first = live.len();
+    let mut moved = 0;
+    while first as u64 * REGION_BYTES > wanted / 2 {
+        moved += live[first - 1];
+        if moved > STEP_BYTES_MAX {
+            break;
+        }
+        first -= 1;
+    }
+    u32::try_from(first).ok().map(RegionIndex)
+}
+
+/// Moves all objects of the maps that lie where `must_move` says; ids stay.
+fn relocate(
+    roots: &mut Roots,
+    frozen: &Frozen,
+    shared: &Shared,
+    must_move: impl Fn(Place) -> bool,
+) -> Result<(), TreeError> {
+    // A snapshot also ends the filling of regions, so that they can be emptied.
+    let source = ImageSource::new(&shared.store, &frozen.draft.snapshot()?);
+    for block in frozen.base.blocks.values() {
+        let Some(Some(root)) = roots.get(&block.number).copied() else { continue };
+        let map = Map::new(&block.keys, &source, &shared.nodes);
+        let mut ledger = Ledger::new(frozen.draft.clone(), Stream::Cleaning);
+        let moved: Result<Root, _> = map.relocate(root, &must_move, &mut ledger);
+        match moved {
+            Ok(root) => {
+                ledger.settle();
+                roots.insert(block.number, Some(root));
+            }
+            Err(error) => {
+                ledger.undo();
+                return Err(TreeError::in_block(block.number, error));
+            }
+        }
+    }
+    Ok(())
+}
