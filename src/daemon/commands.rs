@@ -7,10 +7,11 @@ use super::drive::Driver;
 use super::error::EngineError;
 use super::history;
 use super::report::status;
+use super::restore;
 use crate::base::Malformed;
 use crate::record::{Charter, Policy};
 use crate::sync::Input;
-use crate::tree::{FileType, ReadTree, Tree, TreeError};
+use crate::tree::{Changes, FileType, ReadTree, Tree, TreeError};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -72,16 +73,21 @@ impl Desk {
             Request::Restore { version, path_hex, to_hex } => {
                 let path = bytes(&path_hex)?;
                 let to = to_hex.map(|hex| bytes(&hex)).transpose()?;
-                let value = history::restore(&self.core, version, &path, to.as_deref())?;
+                let mut changes = Changes::default();
+                let value = restore::restore(&self.core, version, &path, to.as_deref(), &mut changes);
+                self.driver.told(changes);
                 self.driver.tell(Input::Changed);
-                Ok(value)
+                value
             }
             Request::Policy => Ok(json!(self.core.ground()?)),
             Request::Enact { policy_hex, charter_hex, ground } => {
                 self.enact(&policy_hex, &charter_hex, &ground)
             }
             Request::Prepare { path_hex } => {
-                prepare(self.core.tree()?, &bytes(&path_hex)?)?;
+                let mut changes = Changes::default();
+                let prepared = prepare(self.core.tree()?, &bytes(&path_hex)?, &mut changes);
+                self.driver.told(changes);
+                prepared?;
                 self.core.persist()?;
                 self.driver.tell(Input::Changed);
                 Ok(Value::Null)
@@ -110,25 +116,27 @@ fn bytes(hex: &str) -> Result<Vec<u8>, EngineError> {
 }
 
 /// Makes sure that there is an empty directory at a path; its parents are made where they are missing.
-fn prepare(tree: &Tree, path: &[u8]) -> Result<(), EngineError> {
+fn prepare(tree: &Tree, path: &[u8], changes: &mut Changes) -> Result<(), EngineError> {
     let named = || String::from_utf8_lossy(path).into_owned();
     let mut directory = crate::base::BlockNumber::ROOT.root_inode();
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         directory = match tree.lookup(directory, name) {
             Ok(attr) => attr.inode,
             Err(TreeError::NotFound) => {
+                changes.entries.push((directory, name.to_vec()));
+                changes.directories.push(directory);
                 tree.make_dir(directory, name, DIRECTORY_MODE, process_owner())?.inode
             }
             Err(error) => return Err(error.into()),
         };
     }
     if tree.attr(directory)?.file_type != FileType::Directory {
-        return Err(EngineError::Usage(format!("/{} is not a directory", named())));
+        return Err(EngineError::Other(format!("/{} is not a directory", named())));
     }
     let children = tree.read_dir(directory, 0)?;
     if children.iter().any(|item| item.name != b"." && item.name != b"..") {
-        return Err(EngineError::Usage(format!(
-            "/{} is not empty: a block starts as an empty directory; move what is there aside, add the block, move it in",
+        return Err(EngineError::Other(format!(
+            "/{} is not empty: a block begins and ends as an empty directory; move what is there aside first",
             named()
         )));
     }

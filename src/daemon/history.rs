@@ -1,19 +1,17 @@
 //! What was: the kept versions as trees, the log, differences, restoring, and the check of everything.
 
-use super::answers::{CheckFinding, Checked, Differing, KeptVersion, LogEntry, Restored};
+use super::answers::{CheckFinding, Checked, Differing, KeptVersion, LogEntry};
 use super::core::{Core, SetAside};
 use super::error::EngineError;
 use super::versions::Version;
 use crate::base::{BlockNumber, Inode};
-use crate::tree::{
-    Attr, BlockView, FileType, NodeKind, Owner, ReadTree, SetAttr, SetTime, SetXattr, Tree, TreeError,
-};
+use crate::tree::{Attr, BlockView, DirItem, FileType, ReadTree, TreeError};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const COPY_BYTES: usize = 1 << 20;
+pub(super) const COPY_BYTES: usize = 1 << 20;
 /// Names that lead deeper than this are not followed.
 const DEPTH_MAX: usize = 512;
 
@@ -112,7 +110,7 @@ pub fn log_entry(id: crate::base::Id, commit: &crate::record::Commit) -> LogEntr
     }
 }
 
-fn numbered(core: &Core, number: u32) -> Result<Arc<dyn ReadTree>, EngineError> {
+pub(super) fn numbered(core: &Core, number: u32) -> Result<Arc<dyn ReadTree>, EngineError> {
     if number == 0 {
         return Ok(core.tree()?.clone());
     }
@@ -173,7 +171,7 @@ fn collect(
     Ok(())
 }
 
-fn children(tree: &dyn ReadTree, directory: Inode) -> Result<Vec<crate::tree::DirItem>, TreeError> {
+pub(super) fn children(tree: &dyn ReadTree, directory: Inode) -> Result<Vec<DirItem>, TreeError> {
     let (mut items, mut cookie) = (Vec::new(), 0);
     loop {
         let batch = tree.read_dir(directory, cookie)?;
@@ -206,135 +204,6 @@ fn same_content(one: &dyn ReadTree, a: &Attr, other: &dyn ReadTree, b: &Attr) ->
 fn same_attributes(one: &Attr, other: &Attr) -> bool {
     let of = |attr: &Attr| (attr.mode & 0o7555, attr.uid, attr.gid, attr.mtime);
     of(one) == of(other) || one.file_type == FileType::Directory && one.mode & 0o7555 == other.mode & 0o7555
-}
-
-/// Copies a path out of a kept version into the tree. What stands at the target is replaced, file by file; files that
-/// only the target has stay.
-pub fn restore(core: &Core, version: u32, path: &[u8], to: Option<&[u8]>) -> Result<Value, EngineError> {
-    let from = numbered(core, version)?;
-    let tree = core.tree()?;
-    let mut source = BlockNumber::ROOT.root_inode();
-    for name in names(path) {
-        source = from.lookup(source, name).map_err(|error| at_path(path, &error))?.inode;
-    }
-    let target = to.unwrap_or(path);
-    let attr = from.attr(source)?;
-    let parts: Vec<&[u8]> = names(target).collect();
-    let mut restored = Restored { path_hex: HEXLOWER.encode(&parts.join(&b'/')), ..Restored::default() };
-    let mut parent = BlockNumber::ROOT.root_inode();
-    let Some((last, parents)) = parts.split_last() else {
-        copy_children(&*from, source, tree, parent, &mut restored)?;
-        core.persist()?;
-        return Ok(json!(restored));
-    };
-    for name in parents {
-        parent = match tree.lookup(parent, name) {
-            Ok(attr) => attr.inode,
-            Err(TreeError::NotFound) => {
-                tree.make_dir(parent, name, 0o755, Owner { uid: attr.uid, gid: attr.gid })?.inode
-            }
-            Err(error) => return Err(at_path(target, &error)),
-        };
-    }
-    copy(&*from, &attr, tree, parent, last, &mut restored).map_err(|error| at_path(target, &error))?;
-    core.persist()?;
-    Ok(json!(restored))
-}
-
-fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
-}
-
-fn at_path(path: &[u8], error: &TreeError) -> EngineError {
-    match error {
-        TreeError::ReadOnlyBlock(block) => EngineError::Tree(TreeError::ReadOnlyBlock(*block)),
-        other => EngineError::Other(format!("/{}: {other}", String::from_utf8_lossy(path))),
-    }
-}
-
-fn copy_children(
-    from: &dyn ReadTree,
-    directory: Inode,
-    tree: &Tree,
-    parent: Inode,
-    restored: &mut Restored,
-) -> Result<(), TreeError> {
-    for item in children(from, directory)? {
-        copy(from, &item.attr, tree, parent, &item.name, restored)?;
-    }
-    Ok(())
-}
-
-fn copy(
-    from: &dyn ReadTree,
-    attr: &Attr,
-    tree: &Tree,
-    parent: Inode,
-    name: &[u8],
-    restored: &mut Restored,
-) -> Result<(), TreeError> {
-    let owner = Owner { uid: attr.uid, gid: attr.gid };
-    let there = tree.lookup(parent, name).ok();
-    let mode = attr.mode;
-    let inode = match attr.file_type {
-        FileType::Directory => match there {
-            Some(there) if there.file_type == FileType::Directory => there.inode,
-            _ => tree.make_dir(parent, name, mode, owner)?.inode,
-        },
-        other => {
-            if there.is_some() {
-                tree.unlink(parent, name)?;
-            }
-            match other {
-                FileType::Symlink => {
-                    tree.make_symlink(parent, name, &from.read_link(attr.inode)?, owner)?.inode
-                }
-                kind => tree.make_node(parent, name, node_kind(kind, attr.rdev), mode, owner)?.inode,
-            }
-        }
-    };
-    restored.entries += 1;
-    match attr.file_type {
-        FileType::Directory => copy_children(from, attr.inode, tree, inode, restored)?,
-        FileType::File => restored.bytes += copy_data(from, attr, tree, inode)?,
-        _ => {}
-    }
-    for xattr in from.list_xattr(attr.inode)? {
-        tree.set_xattr(inode, &xattr, &from.get_xattr(attr.inode, &xattr)?, SetXattr::Any)?;
-    }
-    let change = SetAttr {
-        mode: (attr.file_type != FileType::Symlink).then_some(attr.mode),
-        mtime: Some(SetTime::At(attr.mtime)),
-        ..SetAttr::default()
-    };
-    tree.set_attr(inode, change)?;
-    Ok(())
-}
-
-fn node_kind(kind: FileType, rdev: u32) -> NodeKind {
-    match kind {
-        FileType::Fifo => NodeKind::Fifo,
-        FileType::Socket => NodeKind::Socket,
-        FileType::Char => NodeKind::Char(rdev),
-        FileType::Block => NodeKind::Block(rdev),
-        FileType::File | FileType::Directory | FileType::Symlink => NodeKind::File,
-    }
-}
-
-fn copy_data(from: &dyn ReadTree, attr: &Attr, tree: &Tree, inode: Inode) -> Result<u64, TreeError> {
-    let mut offset = 0;
-    while offset < attr.size {
-        let bytes = from.read(attr.inode, offset, COPY_BYTES)?;
-        if bytes.is_empty() {
-            break;
-        }
-        if bytes.iter().any(|byte| *byte != 0) {
-            tree.write(inode, offset, &bytes)?;
-        }
-        offset += bytes.len() as u64;
-    }
-    tree.set_attr(inode, SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
-    Ok(attr.size)
 }
 
 /// The answer to `Check`: the store's own structures, then every object of every block of the working head and of the

@@ -26,6 +26,7 @@ pub mod launch;
 mod policy;
 mod publish;
 mod report;
+mod restore;
 pub mod setup;
 pub mod state;
 pub mod status;

@@ -47,6 +47,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             owner: block.owner.map(|owner| owner.to_string()),
             writable: core.may_write(&state.policy, &state.charter, *number),
         });
+    let newest = state.head.and_then(|head| inner.versions.get(&head.infohash)).map(|version| &version.image);
+    let image = newest.filter(|newest| newest.bytes() > inner.image.bytes()).unwrap_or(&inner.image);
     let published = pending_bytes == 0 && state.head.is_some() && driver.is_none_or(Driver::published_all);
     let confirmed_seconds_ago = driver.and_then(Driver::confirmed_seconds_ago);
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
@@ -69,8 +71,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         blocks: blocks.collect(),
         conflicts,
         refused: state.refusals.iter().cloned().collect(),
-        image_bytes: inner.image.bytes(),
-        live_bytes: inner.image.live_bytes(),
+        image_bytes: image.bytes(),
+        live_bytes: image.live_bytes(),
         fetched_bytes,
         sent_bytes,
         mounted_at,

@@ -1,6 +1,6 @@
 //! Attributes of inodes: modes, owners, times, sizes, extended attributes.
 
-use super::errno::Refusal;
+use super::errno::{Refusal, of_inode};
 use super::files::Caller;
 use super::host::VIRTUAL_XATTRS;
 use super::init::CACHE_FOR;
@@ -16,7 +16,7 @@ impl Shared {
         if shelf::holds(inode) {
             return Ok(self.shelf.attr(inode)?);
         }
-        Ok((self.tree.attr(inode)?, CACHE_FOR))
+        Ok((self.tree.attr(inode).map_err(of_inode)?, CACHE_FOR))
     }
 
     pub fn set_attr(
@@ -28,7 +28,7 @@ impl Shared {
         if shelf::holds(inode) {
             return Err(Refusal::ReadOnlyShelf);
         }
-        let attr = self.tree.set_attr(inode, change)?;
+        let attr = self.tree.set_attr(inode, change).map_err(of_inode)?;
         let attr = match (change.size, caller) {
             (Some(_), Caller::Ordinary) => {
                 self.changed_by(inode, caller)?;
@@ -43,7 +43,7 @@ impl Shared {
         if shelf::holds(inode) {
             return Ok(self.shelf.read_link(inode)?);
         }
-        Ok(self.tree.read_link(inode)?)
+        self.tree.read_link(inode).map_err(of_inode)
     }
 
     pub fn xattr(&self, inode: Inode, name: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -57,7 +57,7 @@ impl Shared {
         if !is_kept(name) {
             return Err(TreeError::NoData.into());
         }
-        Ok(self.tree.get_xattr(inode, name)?)
+        self.tree.get_xattr(inode, name).map_err(of_inode)
     }
 
     /// The names, each closed by a NUL, as listxattr(2) has them.
@@ -76,7 +76,7 @@ impl Shared {
             _ => return Err(TreeError::Invalid.into()),
         };
         self.settable(inode, name)?;
-        self.tree.set_xattr(inode, name, value, how)?;
+        self.tree.set_xattr(inode, name, value, how).map_err(of_inode)?;
         self.host.mutated();
         Ok(())
     }

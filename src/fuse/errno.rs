@@ -10,6 +10,17 @@ pub(super) enum Refusal {
     Tree(TreeError),
     /// The shelf is there to be read.
     ReadOnlyShelf,
+    /// The kernel asks for an inode that a version from elsewhere has taken away. It looks the name up again, which
+    /// may lead to another inode by now, where ENOENT would tell a program that the name is gone.
+    Stale,
+}
+
+/// The refusal of a request that names an inode, not a name.
+pub(super) fn of_inode(error: TreeError) -> Refusal {
+    match error {
+        TreeError::NotFound => Refusal::Stale,
+        other => Refusal::Tree(other),
+    }
 }
 
 impl From<TreeError> for Refusal {
@@ -23,6 +34,7 @@ pub(super) fn errno(refusal: &Refusal) -> Errno {
     let error = match refusal {
         Refusal::Tree(error) => error,
         Refusal::ReadOnlyShelf => return Errno::EROFS,
+        Refusal::Stale => return Errno::ESTALE,
     };
     let errno = tree_errno(error);
     if errno == Errno::EIO {

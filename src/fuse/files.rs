@@ -1,6 +1,6 @@
 //! Files: opening, reading, writing, holes, copies, durability.
 
-use super::errno::Refusal;
+use super::errno::{Refusal, of_inode};
 use super::names::{Maker, is_openable};
 use super::notify::Notice;
 use super::shared::Shared;
@@ -49,7 +49,7 @@ impl Shared {
                 None => Opened { handle: READER, flags: FopenFlags::FOPEN_KEEP_CACHE },
             });
         }
-        self.tree.open(inode, writes(flags), truncate)?;
+        self.tree.open(inode, writes(flags), truncate).map_err(of_inode)?;
         let opened = self.opened(inode, flags);
         if truncate {
             self.changed_by(inode, caller)?;
