@@ -99,6 +99,9 @@ impl Tree {
             tracing::error!(%error, "a state cannot be taken over while files are open");
             return Err(Stale);
         }
+        if !same_blocks(&old, &base) {
+            shared.homes.clear();
+        }
         flushing.stubborn.clear();
         state.base = Arc::new(base);
         state.draft = Arc::new(draft);
@@ -176,6 +179,14 @@ impl Tree {
 fn check_current(state: &State, expected_generation: u64) -> Result<(), Stale> {
     let clean = state.active.is_empty() && state.frozen.is_none();
     if clean && state.generation == expected_generation { Ok(()) } else { Err(Stale) }
+}
+
+/// Whether both have the same blocks, each in the same life.
+fn same_blocks(one: &Base, other: &Base) -> bool {
+    let lives = |base: &Base| -> Vec<_> {
+        base.blocks.values().map(|block| (block.number, block.keys.commitment())).collect()
+    };
+    lives(one) == lives(other)
 }
 
 impl Collector {

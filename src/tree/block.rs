@@ -84,6 +84,11 @@ impl Homes {
         self.0.lock().get(&inode).copied()
     }
 
+    /// Forgets everything: there are other blocks now.
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// Says that `inode` lies in `block`.
     pub(super) fn claim(&self, inode: Inode, block: BlockNumber) -> Result<(), TreeError> {
         let home = *self.0.lock().entry(inode).or_insert(block);

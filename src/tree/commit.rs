@@ -24,7 +24,9 @@ const THREADS_MAX: usize = 4;
 
 /// New roots in a draft.
 pub(super) struct Committed {
-    roots: BTreeMap<BlockNumber, Option<Root>>,
+    roots: Roots,
+    /// Regions that were emptied since the last flush.
+    emptied: Vec<RegionIndex>,
 }
 
 /// The root of each block's map.
@@ -58,7 +60,7 @@ pub(super) fn commit(
         }
     }
     flushing.freed_bytes += ledger.settle();
-    Ok(Committed { roots })
+    Ok(Committed { roots, emptied: Vec::new() })
 }
 
 fn commit_block(
@@ -243,10 +245,11 @@ impl Committed {
         bench: &Bench,
         flushing: &mut Flushing,
     ) -> Result<(Image, Vec<RegionIndex>, Roots), (Committed, TreeError)> {
-        let mut emptied = tidy(&mut self.roots, frozen, &bench.shared, flushing);
+        let emptied = tidy(&mut self.roots, frozen, &bench.shared, flushing);
+        self.emptied.extend(emptied);
         // What is sealed early lives in the draft and not in these roots; the image must not count it.
         let _nothing_under_way = bench.sealing.write();
-        emptied.extend(frozen.draft.truncate_empty());
+        self.emptied.extend(frozen.draft.truncate_empty());
         match frozen.draft.snapshot() {
             Ok(image) => {
                 let counts = bench.state.read().sealed_bytes();
@@ -256,7 +259,7 @@ impl Committed {
                 } else {
                     image.with_live(&counts.into_iter().map(less).collect())
                 };
-                Ok((image, emptied, self.roots))
+                Ok((image, self.emptied, self.roots))
             }
             Err(error) => Err((self, error.into())),
         }

@@ -52,6 +52,8 @@ pub(super) struct Node {
     pub(super) chunks: BTreeMap<u64, Slot>,
     /// Chunks of lower layers are gone from this index on.
     pub(super) cut: Option<u64>,
+    /// Where the last write ended: the next one goes on there if the file is written from front to back.
+    pub(super) written_to: u64,
     /// Changed extended attributes.
     pub(super) xattrs: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
     /// The target of a new symbolic link.
@@ -69,6 +71,7 @@ impl Node {
             names: BTreeMap::new(),
             chunks: BTreeMap::new(),
             cut: None,
+            written_to: 0,
             xattrs: BTreeMap::new(),
             link: None,
         }

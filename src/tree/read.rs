@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// How often a read starts over when a chunk moved away under it.
-const ATTEMPTS_MAX: usize = 8;
+const ATTEMPTS_MAX: usize = 4;
 
 /// A sealed chunk, with all that it takes to open it without the lock.
 pub(super) struct Wanted {
@@ -200,12 +200,17 @@ impl Tree {
         for _ in 1..ATTEMPTS_MAX {
             let pieces = self.read_view(|view| view.plan(inode, offset, bytes))?;
             match assemble(pieces, &self.bench.shared) {
-                // A chunk that was replaced meanwhile may be gone; one that is still in use may not.
-                Err(TreeError::Tampered { .. }) => {}
+                // A chunk that was replaced, or moved by a flush, may be gone; one that is still in use may not.
+                Err(TreeError::Tampered { .. }) => self.await_flush(),
                 done => return done,
             }
         }
         assemble(self.read_view(|view| view.plan(inode, offset, bytes))?, &self.bench.shared)
+    }
+
+    /// Returns when no flush is under way.
+    pub(super) fn await_flush(&self) {
+        drop(self.flushing.lock());
     }
 
     /// The first data, or the first hole, from `offset` on. A hole follows the last byte.

@@ -9,13 +9,15 @@ use super::flush::{Flushing, Frozen};
 use super::ledger::Ledger;
 use super::source::ImageSource;
 use crate::base::{Place, REGION_BYTES, RegionIndex};
-use crate::image::{Draft, Stream};
+use crate::image::{Draft, Region, Stream};
 use crate::map::{Map, Root};
 
 /// Dead bytes after which it is worth looking: a look goes over all regions, and a step over all nodes.
 const AFTER_BYTES: u64 = 4 << 20;
 /// Live bytes that one step moves at most.
 const STEP_BYTES_MAX: u64 = 32 << 20;
+/// No step is made while less than one byte in so many is dead: each one reads all nodes.
+const DEAD_PART_MAX: u64 = 8;
 /// An image is folded when it is longer than twice what lives in it and this.
 const SLACK_BYTES: u64 = 4 << 20;
 
@@ -50,6 +52,14 @@ fn clean(
     flushing: &mut Flushing,
 ) -> Result<(), TreeError> {
     let draft = &frozen.draft;
+    let regions = (0..draft.regions()).map(|index| draft.region(RegionIndex(index)));
+    let sum = |(filled, dead): (u64, u64), region: Region| {
+        (filled + u64::from(region.fill), dead + u64::from(region.dead()))
+    };
+    let (filled, dead) = regions.fold((0, 0), sum);
+    if dead * DEAD_PART_MAX < filled {
+        return Ok(());
+    }
     let cleaning = Cleaning::plan(draft, STEP_BYTES_MAX);
     let live = |region: RegionIndex| draft.region(region).live;
     // What nobody could move last time will not move now.

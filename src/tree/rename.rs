@@ -8,6 +8,9 @@ use super::state::State;
 use super::value::DirEntry;
 use crate::base::{BlockNumber, Inode};
 
+/// Directories that lie deeper, or in a circle, cannot take in others.
+const DEPTH_MAX: usize = 1 << 16;
+
 /// One of the two names.
 struct End<'a> {
     directory: Inode,
@@ -99,7 +102,7 @@ impl Tree {
         }
         let view = state.view(&self.bench.shared);
         let mut at = into;
-        loop {
+        for _ in 0..DEPTH_MAX {
             if at == moved.entry.inode {
                 return Err(TreeError::Invalid);
             }
@@ -109,6 +112,7 @@ impl Tree {
             }
             at = above;
         }
+        Err(TreeError::Invalid)
     }
 
     fn check_replaceable(&self, state: &State, from: &End<'_>, to: &End<'_>) -> Result<(), TreeError> {

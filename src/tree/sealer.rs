@@ -53,6 +53,8 @@ pub(super) struct Job {
     data_id: u64,
     keys: SealKeys,
     plain: Arc<Vec<u8>>,
+    /// Written here and there: it may be wanted again soon.
+    again: bool,
 }
 
 impl Bench {
@@ -121,7 +123,7 @@ impl Bench {
         let _sealing = self.sealing.read();
         let (jobs, draft) = {
             let mut state = self.state.write();
-            let crowded = state.dirty_bytes > self.dirty_bytes_max / 2;
+            let crowded = state.dirty_bytes > self.dirty_bytes_max / 4 * 3;
             (take_jobs(&mut state, crowded), state.draft.clone())
         };
         if jobs.is_empty() {
@@ -140,6 +142,9 @@ impl Bench {
         }
         let mut state = self.state.write();
         for (job, slot) in sealed {
+            if let (true, Slot::Sealed(pointer)) = (job.again, &slot) {
+                self.shared.chunks.put(pointer.id, job.plain.clone());
+            }
             install(&mut state, &draft, job, slot);
         }
         true
@@ -192,12 +197,12 @@ fn take_jobs(state: &mut State, crowded: bool) -> Vec<Job> {
     let mut jobs = Vec::new();
     while jobs.len() < BATCH_CHUNKS {
         let next = match state.full.pop_front() {
-            Some(next) => Some(next),
-            None if crowded => state.partial.pop_front(),
+            Some(next) => Some((next, false)),
+            None if crowded => state.partial.pop_front().map(|next| (next, true)),
             None => None,
         };
-        let Some((inode, index)) = next else { break };
-        jobs.extend(job_for(state, inode, index));
+        let Some(((inode, index), again)) = next else { break };
+        jobs.extend(job_for(state, inode, index).map(|job| Job { again, ..job }));
     }
     jobs
 }
@@ -230,7 +235,7 @@ fn job_for(state: &mut State, inode: Inode, index: u64) -> Option<Job> {
     }
     let node = state.node_mut(inode, block);
     let Some(Slot::Dirty(plain)) = node.chunks.get(&index) else { return None };
-    Some(Job { inode, index, data_id: record.data_id, keys, plain: plain.clone() })
+    Some(Job { inode, index, data_id: record.data_id, keys, plain: plain.clone(), again: false })
 }
 
 /// Replaces the plaintext by what it was sealed to, unless it was changed, frozen or removed meanwhile.

@@ -23,7 +23,7 @@ pub(super) enum Attempt<T> {
 }
 
 /// How often a write starts over when a chunk moved away under it.
-const ATTEMPTS_MAX: usize = 64;
+const ATTEMPTS_MAX: usize = 16;
 
 /// A file about to be changed.
 pub(super) struct Target {
@@ -50,12 +50,15 @@ impl Tree {
                 return Ok(Attempt::Needs(needs));
             }
             self.stage(state, &mut target);
+            let node = state.node_mut(inode, target.block);
+            let goes_on = std::mem::replace(&mut node.written_to, end) == offset;
             for part in parts {
                 let whole = part.covers(&target.record);
                 self.make_dirty(state, &target, part.index, whole, loaded)?;
                 let from = (part.start - offset) as usize;
                 patch(state, &target, part.index, part.within(), &data[from..from + part.bytes()]);
-                if part.end == (part.index + 1) * part.unit && target.record.record_size.is_decided() {
+                let ends = part.end == (part.index + 1) * part.unit && target.record.record_size.is_decided();
+                if ends && (goes_on || whole) {
                     state.full.push_back((inode, part.index));
                 }
             }
@@ -82,8 +85,11 @@ impl Tree {
             for wanted in needs {
                 match wanted.open(&self.bench.shared, false) {
                     Ok(plain) => _ = loaded.insert(wanted.pointer.id, plain),
-                    // It may have been replaced meanwhile.
-                    Err(error @ TreeError::Tampered { .. }) => failure = error,
+                    // It may have been replaced, or moved by a flush.
+                    Err(error @ TreeError::Tampered { .. }) => {
+                        failure = error;
+                        self.await_flush();
+                    }
                     Err(error) => return Err(error),
                 }
             }

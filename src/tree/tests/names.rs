@@ -163,8 +163,9 @@ fn devices_pipes_and_links_survive() {
     );
     world.check();
     let world = world.reopen();
-    let same = |attr: super::super::Attr| assert_eq!(world.tree.attr(attr.inode).unwrap(), attr);
-    (same(device), same(socket), same(link));
+    for attr in [device, socket, link] {
+        assert_eq!(world.tree.attr(attr.inode).unwrap(), attr);
+    }
     assert_eq!(device.rdev, 0x103);
     assert_eq!(world.tree.read_link(link.inode).unwrap(), [b'x'; 4095]);
     assert_eq!(kind(&world.tree.read_link(device.inode).unwrap_err()), "Invalid");
