@@ -134,6 +134,44 @@ fn after_a_power_cut_the_last_commit_is_found() {
 }
 
 #[test]
+fn at_every_step_of_a_commit_either_it_or_the_one_before_is_found() {
+    for left in 0..14 {
+        let mut dice = Dice::new(left);
+        for _ in 0..12 {
+            let disk = Arc::new(CutDisk { inner: CrashDisk::new(), left: AtomicU64::new(u64::MAX) });
+            let store = Store::create(disk.clone(), DATABASE).unwrap();
+            let draft = store.draft(&Image::empty(&store)).unwrap();
+            let mut expected = vec![shown(&store)];
+            for round in 0..3u64 {
+                // More than a region: what is lost must not always be the end of the file, where its length tells.
+                for _ in 0..3 {
+                    append(&draft, dice.below(u64::MAX), 400_000);
+                }
+                let image = draft.snapshot().unwrap();
+                let versions = [kept("head", &image)];
+                expected.push((vec![round as u8], vec![(Label(b"head".to_vec()), digest(&store, &image))]));
+                if round == 2 {
+                    disk.left.store(left, Ordering::SeqCst);
+                }
+                if store.commit(&versions, &[round as u8]).is_ok() {
+                    expected.drain(..expected.len() - 1);
+                }
+            }
+            for _ in 0..4 {
+                // Mostly kept: only then does a superblock without what it leads to show itself.
+                let after = disk.inner.crash(|| match dice.below(8) {
+                    0 => Fate::Lost,
+                    1 => Fate::Torn,
+                    _ => Fate::Kept,
+                });
+                let found = shown(&Store::open(Arc::new(after)).unwrap());
+                assert!(expected.contains(&found), "{left}: {:?}", found.0);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_store_that_was_being_made_when_the_power_failed_is_none_or_empty() {
     for left in 0..8 {
         let disk = Arc::new(CutDisk { inner: CrashDisk::new(), left: AtomicU64::new(left) });

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod drafts;
 mod full;
+mod garbage;
 mod incoming;
 mod pieces;
 mod sharing;
