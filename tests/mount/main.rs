@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod blocks;
 mod coherence;
 mod data;
 mod lifetime;
