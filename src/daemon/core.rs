@@ -205,7 +205,12 @@ impl Core {
         let store = Store::open(Arc::new(FileDisk::open(&paths.store)?))?;
         let unreadable = || EngineError::State { path: paths.store.display().to_string() };
         let state = keys.record.open_local(LocalKind::State, &store.state()).map_err(|_| unreadable())?;
-        let state = State::decode(&state).map_err(|_| unreadable())?;
+        let mut state = State::decode(&state).map_err(|_| unreadable())?;
+        if let Some(why) = store.fell_back() {
+            // The state may be one commit old: counters that it reserves could have been used already.
+            tracing::warn!(why, "the store was read from its older superblock");
+            state.session = SessionId(random()?);
+        }
         let cache = Cache::open(&paths.cache)
             .map_err(|error| EngineError::Other(format!("{}: {error}", paths.cache.display())))?;
         let mut core = Core {

@@ -82,7 +82,8 @@ impl Core {
         let mut entries = inner.entries.clone();
         let mut roots = BTreeMap::new();
         let mut aside = Vec::new();
-        let draft = Arc::new(self.store.draft(&head.image)?);
+        // Behind the last flush lie the catalogue and the commit of the last publication: the next ones build on them.
+        let draft = Arc::new(self.store.draft(&tree.draft().snapshot()?)?);
         for (number, block) in &charter.blocks {
             let same_life =
                 inner.state.charter.blocks.get(number).is_some_and(|known| known.birth == block.birth);

@@ -54,7 +54,7 @@ impl Core {
             inner.state.pending = false;
             return Ok(None);
         }
-        let (image, commit, locator, catalogue) = self.seal_version(&inner, &head, &entries, &told)?;
+        let (image, commit, locator, catalogue) = self.seal_version(&mut inner, &entries, &told)?;
         let (image, metainfo) = self.hash_version(&inner, image)?;
         let reference = VersionRef { infohash: metainfo.infohash(), commit: locator };
         let commit = Arc::new(commit);
@@ -130,7 +130,7 @@ impl Core {
                 continue;
             }
             let keys = self.keys.block(*number, block).ok_or(EngineError::Capability("mirror"))?;
-            let counter = known.map_or(0, |listed| listed.entry.counter).max(block.floor.counter) + 1;
+            let counter = next_counter(known.map_or(0, |listed| listed.entry.counter), block.floor.counter);
             let entry = BlockEntry {
                 number: *number,
                 birth: block.birth,
@@ -171,20 +171,29 @@ impl Core {
     /// Seals catalogue, charter and commit behind what the tree has already sealed.
     fn seal_version(
         &self,
-        inner: &Inner,
-        head: &Head,
+        inner: &mut Inner,
         entries: &BTreeMap<BlockNumber, Listed>,
         told: &BTreeMap<BlockNumber, Listed>,
     ) -> Result<(Image, Commit, Locator, Option<Root>), EngineError> {
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
         let draft = self.tree()?.draft();
-        let catalogue = self.seal_catalogue(keys, &draft, inner.catalogue, entries, told)?;
-        let previous = inner.heads.first().map(|(_, commit)| commit.clone());
-        let charter = self.seal_charter(keys, &draft, inner, previous.as_deref())?;
+        // The draft may have been begun from a state without what the last publication appended: that is not in it.
+        let below = draft.snapshot()?;
+        let last = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
+        let stands = |place: Place| last.is_some_and(|version| same_bytes(&version.image, &below, place));
+        let catalogue = self.seal_catalogue(keys, &draft, inner.catalogue, (entries, told), &stands)?;
+        let previous = last.and_then(|version| version.commit.clone());
+        let charter = self.seal_charter(keys, &draft, inner, previous.as_deref(), &stands)?;
         let mut vector = BTreeMap::new();
         for (id, commit) in &inner.heads {
             merge_vector(&mut vector, &commit.vector);
             merge_vector(&mut vector, &BTreeMap::from([(commit.session, (commit.counter, *id))]));
+        }
+        // Somebody who claimed to know commits of this session that were never made spoilt it: a new one begins.
+        let spoilt =
+            vector.get(&inner.state.session).is_some_and(|(known, _)| *known >= inner.state.counter_reserved);
+        if spoilt {
+            inner.state.session = SessionId(random()?);
         }
         let lamport = inner.heads.iter().map(|(_, commit)| commit.lamport).max().unwrap_or(0);
         let commit = Commit {
@@ -193,7 +202,7 @@ impl Core {
             policy_counter: inner.state.policy.counter,
             parents: inner.heads.iter().take(PARENTS_MAX).map(|(id, _)| *id).collect(),
             vector,
-            lamport: lamport.max(inner.state.lamport) + 1,
+            lamport: lamport.max(inner.state.lamport).saturating_add(1),
             time: i64::from(now_seconds()),
             device: self.keys.device.public(),
             session: inner.state.session,
@@ -202,10 +211,7 @@ impl Core {
         }
         .signed(&self.keys.database, &self.keys.device);
         if let Some(old) = inner.state.head
-            && inner
-                .versions
-                .get(&old.infohash)
-                .is_some_and(|version| same_bytes(&version.image, &head.image, old.commit.place))
+            && stands(old.commit.place)
         {
             draft.free(old.commit.place);
         }
@@ -221,9 +227,18 @@ impl Core {
         keys: &SealKeys,
         draft: &Arc<Draft>,
         root: Option<Root>,
-        entries: &BTreeMap<BlockNumber, Listed>,
-        told: &BTreeMap<BlockNumber, Listed>,
+        (entries, told): (&BTreeMap<BlockNumber, Listed>, &BTreeMap<BlockNumber, Listed>),
+        stands: &dyn Fn(Place) -> bool,
     ) -> Result<Option<Root>, EngineError> {
+        let reader = DraftSource::new(draft.clone(), Stream::Fresh);
+        let map = Map::new(keys, &reader, &self.nodes);
+        let (nothing, mut all_stand) = (BTreeMap::new(), true);
+        if root.is_some_and(|root| !stands(root.place))
+            || map.each_node(root.as_ref(), &mut |place| all_stand &= stands(place)).is_err()
+        {
+            all_stand = false;
+        }
+        let (root, told) = if all_stand { (root, told) } else { (None, &nothing) };
         let mut changes: BTreeMap<BlockNumber, Option<&Listed>> = BTreeMap::new();
         changes
             .extend(told.keys().filter(|number| !entries.contains_key(number)).map(|number| (*number, None)));
@@ -237,8 +252,6 @@ impl Core {
             })
             .collect();
         let mut source = DraftSource::new(draft.clone(), Stream::Fresh);
-        let reader = DraftSource::new(draft.clone(), Stream::Fresh);
-        let map = Map::new(keys, &reader, &self.nodes);
         let root = map.apply(root, &edits, &mut source)?;
         // The catalogue is small: its nodes leave a region as soon as little else is alive in it.
         // The roots of blocks, which its entries point to, are the tree's to move.
@@ -258,11 +271,12 @@ impl Core {
         draft: &Arc<Draft>,
         inner: &Inner,
         previous: Option<&Commit>,
+        stands: &dyn Fn(Place) -> bool,
     ) -> Result<Locator, EngineError> {
         let plain = inner.state.charter.encode();
         let mut sealed = Vec::new();
         let id = keys.seal_blob(BlobKind::Charter, &plain, &mut sealed);
-        if let Some(commit) = previous {
+        if let Some(commit) = previous.filter(|commit| stands(commit.charter.place)) {
             if commit.charter.id == id && !is_sparse(draft, commit.charter.place) {
                 return Ok(commit.charter);
             }
@@ -325,9 +339,10 @@ pub fn merge_vector(
     }
 }
 
+/// Whether nothing has to be told. A root in another place was carried there: what was told below it was refused.
 fn same_content(one: &BTreeMap<BlockNumber, Listed>, other: &BTreeMap<BlockNumber, Listed>) -> bool {
     one.len() == other.len()
         && one
             .iter()
-            .all(|(number, listed)| other.get(number).is_some_and(|known| known.entry == listed.entry))
+            .all(|(number, listed)| other.get(number) == Some(listed))
 }

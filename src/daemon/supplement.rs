@@ -21,7 +21,8 @@ impl Core {
         let (policy, charter) = (inner.state.policy.clone(), inner.state.charter.clone());
         let known = inner.entries.clone();
         drop(inner);
-        let draft = Arc::new(self.store.draft(&head.image)?);
+        // Behind the last flush lie the catalogue and the commit of the last publication: the next ones build on them.
+        let draft = Arc::new(self.store.draft(&tree.draft().snapshot()?)?);
         let (mut roots, mut found) = (head.roots.clone(), Vec::new());
         for (number, block) in charter.blocks.iter().filter(|(number, _)| !known.contains_key(number)) {
             let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)

@@ -16,6 +16,7 @@ import time
 import libtorrent as lt
 
 PATIENCE_SECONDS = 60
+RECONNECT_SECONDS = 15
 
 
 def session(port=0, dht=True):
@@ -105,10 +106,14 @@ def fetched(ses, infohash, peer, directory):
     handle = ses.add_torrent(parameters)
     host, port = peer.rsplit(":", 1)
     end = time.monotonic() + PATIENCE_SECONDS
+    again = 0
     while not handle.status().is_seeding:
         if time.monotonic() > end:
             sys.exit(f"not downloaded: {handle.status().state} {handle.status().progress}")
-        handle.connect_peer((host, int(port)))
+        # Asked for again while it tries one transport, libtorrent would never come to the other.
+        if time.monotonic() > again:
+            handle.connect_peer((host, int(port)))
+            again = time.monotonic() + RECONNECT_SECONDS
         time.sleep(0.2)
     return handle
 
