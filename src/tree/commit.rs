@@ -247,21 +247,10 @@ impl Committed {
     ) -> Result<(Image, Vec<RegionIndex>, Roots), (Committed, TreeError)> {
         let emptied = tidy(&mut self.roots, frozen, &bench.shared, flushing);
         self.emptied.extend(emptied);
-        // What is sealed early lives in the draft and not in these roots; the image must not count it.
-        let _nothing_under_way = bench.sealing.write();
         self.emptied.extend(frozen.draft.truncate_empty());
-        match frozen.draft.snapshot() {
-            Ok(image) => {
-                let counts = bench.state.read().sealed_bytes();
-                let less = |(region, bytes)| (region, image.region(region).live.saturating_sub(bytes));
-                let image = if counts.is_empty() {
-                    image
-                } else {
-                    image.with_live(&counts.into_iter().map(less).collect())
-                };
-                Ok((image, self.emptied, self.roots))
-            }
-            Err(error) => Err((self, error.into())),
+        match bench.snapshot(&frozen.draft) {
+            Ok(image) => Ok((image, self.emptied, self.roots)),
+            Err(error) => Err((self, error)),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::write::resplit;
 use crate::base::{BlockNumber, Inode, RegionIndex};
 use crate::image::{Draft, Image};
 use crate::map::Root;
+use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -53,7 +54,36 @@ pub(super) struct Frozen {
     pub(super) draft: Arc<Draft>,
 }
 
+/// While it lives, nobody else flushes or adopts: what a head shows stays in the draft, so that a version can be made
+/// of both.
+pub struct Held<'a> {
+    tree: &'a Tree,
+    flushing: MutexGuard<'a, Flushing>,
+}
+
+impl Held<'_> {
+    /// [`Tree::flush`].
+    pub fn flush(&mut self) -> Result<Head, TreeError> {
+        self.tree.flush_all(&mut self.flushing)
+    }
+
+    /// The draft that the head lies in, to append to.
+    pub fn draft(&self) -> Arc<Draft> {
+        self.tree.draft()
+    }
+
+    /// The draft as it stands. What was sealed early for the next flush does not count as alive.
+    pub fn snapshot(&self) -> Result<Image, TreeError> {
+        self.tree.bench.snapshot(&self.tree.draft())
+    }
+}
+
 impl Tree {
+    /// Keeps others from flushing and adopting. Readers and writers go on, up to the limit of what may wait.
+    pub fn hold(&self) -> Held<'_> {
+        Held { tree: self, flushing: self.flushing.lock() }
+    }
+
     /// Seals and appends everything that was changed before the call. Cheap when nothing was.
     pub fn flush(&self) -> Result<Head, TreeError> {
         let mut flushing = self.flushing.lock();

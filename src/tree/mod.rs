@@ -46,7 +46,7 @@ pub use adopt::{Changes, Stale};
 pub use attr::{Allocate, Attr, DirItem, NodeKind, Owner, RenameFlags, SetAttr, SetTime, SetXattr, Whence};
 pub use block::BlockView;
 pub use error::TreeError;
-pub use flush::Head;
+pub use flush::{Head, Held};
 pub use inode::{FileType, Timestamp};
 pub use live::{Tree, TreeOptions};
 pub use snapshot::{ReadTree, TreeSnapshot};

@@ -7,7 +7,7 @@ use super::state::State;
 use super::write::{Target, decide};
 use crate::base::Inode;
 use crate::crypt::SealKeys;
-use crate::image::{Draft, Stream};
+use crate::image::{Draft, Image, Stream};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ pub(super) struct Bench {
     pub(super) state: RwLock<State>,
     dirty_bytes_max: u64,
     /// Shared while chunks are sealed that no layer points to yet; taken before the state.
-    pub(super) sealing: RwLock<()>,
+    sealing: RwLock<()>,
     /// Raised when there are full chunks to seal, or when it is time to end.
     calls: Mutex<Calls>,
     called: Condvar,
@@ -148,6 +148,18 @@ impl Bench {
             install(&mut state, &draft, job, slot);
         }
         true
+    }
+
+    /// The draft as it stands, but that what was sealed early, and is in no map, does not count as alive.
+    pub(super) fn snapshot(&self, draft: &Draft) -> Result<Image, TreeError> {
+        let _nothing_under_way = self.sealing.write();
+        let image = draft.snapshot()?;
+        let counts = self.state.read().sealed_bytes();
+        if counts.is_empty() {
+            return Ok(image);
+        }
+        let less = |(region, bytes)| (region, image.region(region).live.saturating_sub(bytes));
+        Ok(image.with_live(&counts.into_iter().map(less).collect()))
     }
 
     fn run(&self) {

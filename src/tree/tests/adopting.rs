@@ -107,3 +107,34 @@ fn an_old_state_stays_what_it_was() {
     assert_eq!(kind(&old.get_xattr(file, b"user.x").unwrap_err()), "NoData");
     assert_eq!(world.names(ROOT), [""; 0]);
 }
+
+#[test]
+fn a_version_made_while_others_want_to_flush_holds_its_head() {
+    let world = World::new();
+    let file = world.file(ROOT, "a");
+    for round in 0..20 {
+        let data = Dice(round).bytes(3 << 20);
+        world.tree.write(file, 0, &data).unwrap();
+        let mut held = world.tree.hold();
+        let head = held.flush().unwrap();
+        std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| {
+                world.tree.write(file, 0, &Dice(99).bytes(3 << 20)).unwrap();
+                world.tree.flush().unwrap()
+            });
+            let place = held.draft().append(crate::image::Stream::Fresh, b"a commit").unwrap();
+            let image = held.snapshot().unwrap();
+            drop(held);
+            flushing.join().unwrap();
+            let version = world.tree.snapshot(&image, world.views(&head)).unwrap();
+            assert!(version.read(file, 0, 4 << 20).unwrap() == data);
+            assert_eq!(
+                super::super::ImageSource::new(&world.store, &image).bytes(place).unwrap(),
+                b"a commit"
+            );
+            world.tree.draft().free(place);
+        });
+    }
+    world.file(ROOT, "end");
+    world.check();
+}
