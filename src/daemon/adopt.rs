@@ -164,12 +164,13 @@ impl Core {
         inner.entries = plan.entries.clone();
         inner.state.head = Some(arrived.reference);
         inner.state.lamport = inner.state.lamport.max(arrived.commit.lamport);
-        inner.published = relation.same_as_theirs.then_some(head.generation);
+        inner.published = (relation.same_as_theirs && (plan.is_sound() || !self.keys.publishes()))
+            .then_some(head.generation);
         note_conflicts(&mut inner, tree, &changes);
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
-        let outcome = if !plan.refusals.is_empty() {
+        let outcome = if !plan.is_sound() {
             Fetched::Refused
         } else if relation.merged || !relation.same_as_theirs {
             Core::count(&self.done.merged);

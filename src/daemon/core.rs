@@ -170,7 +170,7 @@ pub fn charter_id(keys: &crate::crypt::seal::SealKeys, charter: &Charter) -> Id 
     keys.blob_id(BlobKind::Charter, &charter.encode())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], EngineError> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], EngineError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| EngineError::Other(format!("no random numbers: {error}")))?;
     Ok(bytes)

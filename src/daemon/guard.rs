@@ -2,14 +2,15 @@
 //! same bytes at that place: a forged version could keep an old root and put garbage below it.
 
 use super::error::EngineError;
-use crate::base::{BlockNumber, RegionIndex};
+use crate::base::{BlockNumber, Inode, Place, RegionIndex};
 use crate::image::{Image, Store};
-use crate::map::{Descend, MapError, Visit};
+use crate::map::{Descend, Entry, MapError, Visit, Which};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
+use crate::tree::value::chunk_id;
 use crate::tree::verify::open_changed;
 use crate::tree::version::Version;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const COMPARED_BYTES: usize = 64 << 10;
@@ -55,42 +56,77 @@ fn same_bytes(
     Ok(true)
 }
 
-/// Opens every node of a block's map, and every chunk that lies in one of `regions`.
+/// Opens every node of a block's map, and every chunk that lies `where_to_look`.
 pub fn open_all(
     block: BlockNumber,
     version: &Version<'_>,
     image_bytes: u64,
-    regions: &BTreeSet<RegionIndex>,
+    where_to_look: &dyn Fn(Place) -> bool,
 ) -> Result<(), String> {
-    let unopened = |error: &dyn std::fmt::Display| format!("it does not open: {error}");
     open_changed(block, None, version, image_bytes).map_err(|error| unopened(&error))?;
-    let mut data_ids = HashMap::new();
-    let mut bad = None;
+    let mut chunks = Chunks::of(version);
+    let mut opened = Ok(());
     let walked = version.map.walk::<MapError>(version.root.as_ref(), &mut |visit| {
-        let Visit::Entry(entry) = visit else { return Ok(Descend::Yes) };
-        match (Key::decode(&entry.key), entry.place) {
-            (Ok(Key::Inode(inode)), _) => {
-                if let Ok(record) = InodeRecord::decode(&entry.value) {
-                    data_ids.insert(inode, record.data_id);
-                }
-            }
-            (Ok(Key::Chunk(inode, index)), Some(place))
-                if regions.contains(&RegionIndex::of(place.offset)) =>
-            {
-                let id = <[u8; 32]>::try_from(entry.value.as_ref()).map(crate::base::Id);
-                let data_id = data_ids.get(&inode).copied().unwrap_or(inode.0);
-                let sealed = version.source.fetch(place)?;
-                if !id.is_ok_and(|id| version.keys.open_chunk(data_id, index, &id, &sealed).is_ok()) {
-                    bad = Some(place);
-                }
-            }
-            _ => {}
+        if let Visit::Entry(entry) = visit
+            && opened.is_ok()
+        {
+            opened = chunks.open(entry, where_to_look);
         }
-        Ok(Descend::Yes)
+        Ok(if opened.is_ok() { Descend::Yes } else { Descend::Skip })
     });
     walked.map_err(|error| unopened(&error))?;
-    match bad {
-        Some(place) => Err(format!("it does not open: the chunk at {}", place.offset)),
-        None => Ok(()),
+    opened
+}
+
+/// Opens every chunk that `new` has in a node of its own.
+pub fn open_new_chunks(old: &Version<'_>, new: &Version<'_>) -> Result<(), String> {
+    let mut found = Vec::new();
+    let (from, to) = (old.root.as_ref(), new.root.as_ref());
+    let visited = old.map.nodes_changed_with::<MapError>(from, new.map, to, &mut |changed| {
+        if changed.which == Which::New && changed.root.level == 0 {
+            found.extend(changed.entries.iter().filter(|entry| entry.place.is_some()).cloned());
+        }
+        Ok(())
+    });
+    visited.map_err(|error| unopened(&error))?;
+    let mut chunks = Chunks::of(new);
+    found.iter().try_for_each(|entry| chunks.open(entry, &|_| true))
+}
+
+fn unopened(error: &dyn std::fmt::Display) -> String {
+    format!("it does not open: {error}")
+}
+
+/// Opens the chunks of one version.
+struct Chunks<'v> {
+    version: &'v Version<'v>,
+    /// Under what the chunks of the last inode are sealed.
+    last: Option<(Inode, u64)>,
+}
+
+impl<'v> Chunks<'v> {
+    fn of(version: &'v Version<'v>) -> Chunks<'v> {
+        Chunks { version, last: None }
+    }
+
+    fn open(&mut self, entry: &Entry, where_to_look: &dyn Fn(Place) -> bool) -> Result<(), String> {
+        let Some(place) = entry.place.filter(|place| where_to_look(*place)) else { return Ok(()) };
+        let Ok(Key::Chunk(inode, index)) = Key::decode(&entry.key) else { return Ok(()) };
+        let bad = || format!("it does not open: the chunk at {}", place.offset);
+        let data_id = self.data_id(inode).ok_or_else(bad)?;
+        let sealed = self.version.source.fetch(place).map_err(|_| bad())?;
+        let id = chunk_id(&entry.value).map_err(|_| bad())?;
+        self.version.keys.open_chunk(data_id, index, &id, &sealed).map(drop).map_err(|_| bad())
+    }
+
+    fn data_id(&mut self, inode: Inode) -> Option<u64> {
+        if let Some((_, data_id)) = self.last.filter(|(last, _)| *last == inode) {
+            return Some(data_id);
+        }
+        let key = Key::Inode(inode).encode();
+        let entry = self.version.map.get(self.version.root.as_ref(), &key).ok()??;
+        let data_id = InodeRecord::decode(&entry.value).ok()?.data_id;
+        self.last = Some((inode, data_id));
+        Some(data_id)
     }
 }

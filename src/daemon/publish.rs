@@ -1,16 +1,16 @@
 //! Makes a version of the working head: entries signed, catalogue and commit sealed, dirty pieces hashed, all of it
 //! durable. Telling others is the driver's.
 
-use super::core::{Core, Inner, Listed, charter_id, now_seconds};
+use super::core::{Core, Inner, Listed, charter_id, now_seconds, random};
 use super::error::EngineError;
 use super::graft::{is_sparse, same_bytes};
 use super::history::log_entry;
 use super::versions::Version;
-use crate::base::{BlockNumber, Id, Locator, PieceHashes, PieceLength, Place};
+use crate::base::{BlockNumber, Id, Locator, PieceHashes, PieceLength, Place, SessionId};
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::image::{Draft, Image, Stream, hash_pieces};
 use crate::map::{Edit, Map, Root};
-use crate::record::{BlockEntry, Commit, RootRef, VersionRef};
+use crate::record::{BlockEntry, Commit, RootRef, VersionRef, next_counter};
 use crate::torrent::Metainfo;
 use crate::tree::{DraftSource, Head};
 use std::collections::{BTreeMap, HashSet};
@@ -47,7 +47,7 @@ impl Core {
         let entries = self.next_entries(&inner, &head)?;
         let policy_told = inner.heads.first().is_some_and(|(_, commit)| {
             commit.policy_counter == inner.state.policy.counter && commit.charter.id == charter
-        });
+        }) && self.charter_told(&inner);
         let told: BTreeMap<_, _> = self.told_entries(&inner)?;
         if !inner.heads.is_empty() && policy_told && same_content(&entries, &told) {
             inner.published = Some(head.generation);
@@ -157,6 +157,14 @@ impl Core {
             }
             _ => entry.signed(&self.keys.database, &self.keys.device),
         }
+    }
+
+    /// Whether the head version carries the charter that its commit names.
+    fn charter_told(&self, inner: &Inner) -> bool {
+        let head = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
+        head.and_then(|version| Some((version, version.commit.as_ref()?))).is_some_and(|(version, commit)| {
+            self.open_charter(&version.image, commit, &commit.charter.id).is_some()
+        })
     }
 
     /// The entries of the head version's catalogue as they were published, refused ones among them.
@@ -341,8 +349,5 @@ pub fn merge_vector(
 
 /// Whether nothing has to be told. A root in another place was carried there: what was told below it was refused.
 fn same_content(one: &BTreeMap<BlockNumber, Listed>, other: &BTreeMap<BlockNumber, Listed>) -> bool {
-    one.len() == other.len()
-        && one
-            .iter()
-            .all(|(number, listed)| other.get(number) == Some(listed))
+    one.len() == other.len() && one.iter().all(|(number, listed)| other.get(number) == Some(listed))
 }

@@ -4,10 +4,10 @@
 
 use super::core::{Core, Listed, charter_id, now_seconds};
 use super::error::EngineError;
-use super::guard::{diverging, open_all};
+use super::guard::{diverging, open_all, open_new_chunks};
 use super::status::RefusalStatus;
 use super::versions::Version as KeptVersion;
-use crate::base::{BlockNumber, DeviceId, RegionIndex};
+use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex};
 use crate::crypt::BlobKind;
 use crate::image::Image;
 use crate::map::{Map, NodeCache, Root};
@@ -61,6 +61,15 @@ pub(super) struct Plan {
     pub theirs: Vec<BlockNumber>,
     pub refusals: Vec<RefusalStatus>,
     pub live: LiveDelta,
+    /// The version carries the charter that it names.
+    pub charter_stands: bool,
+}
+
+impl Plan {
+    /// Whether the version may stay first in the record.
+    pub fn is_sound(&self) -> bool {
+        self.refusals.is_empty() && self.charter_stands
+    }
 }
 
 impl Core {
@@ -77,7 +86,9 @@ impl Core {
                 return Ok(Taken::plain(Fetched::Broken));
             }
         };
-        let mut changes = self.follow_policy(&arrived, policy)?;
+        let Some(mut changes) = self.follow_policy(&arrived, policy)? else {
+            return Ok(Taken::plain(Fetched::Later));
+        };
         let mut taken = self.take_arrived(&arrived)?;
         changes.extend(std::mem::take(&mut taken.changes));
         Ok(Taken { changes, ..taken })
@@ -111,34 +122,37 @@ impl Core {
         Ok(Arrived { reference, image, commit, catalogue, entries })
     }
 
-    /// Takes a newer policy, if the version carries the charter that it names.
-    fn follow_policy(&self, arrived: &Arrived, policy: &Policy) -> Result<Changes, EngineError> {
+    /// Takes a newer policy with the charter that it names. None where the version does not carry that: whether its
+    /// entries count is not to be told then.
+    fn follow_policy(&self, arrived: &Arrived, policy: &Policy) -> Result<Option<Changes>, EngineError> {
         let known = self.inner().state.policy.clone();
         if !policy.supersedes(&known) {
-            return Ok(Changes::default());
+            return Ok(Some(Changes::default()));
         }
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
         let current = self.inner().state.charter.clone();
         let charter = if charter_id(keys, &current) == policy.charter {
             current
         } else {
-            let locator = arrived.commit.charter;
-            let sealed = ImageSource::new(&self.store, &arrived.image).bytes(locator.place);
-            let opened = sealed
-                .ok()
-                .and_then(|sealed| keys.open_blob(BlobKind::Charter, &policy.charter, &sealed).ok());
-            match opened.and_then(|plain| Charter::decode(&plain).ok()) {
+            match self.open_charter(&arrived.image, &arrived.commit, &policy.charter) {
                 Some(charter) => charter,
                 None => {
                     tracing::warn!(
                         counter = policy.counter,
                         "a newer policy names a charter that did not come with it; the old one stays in force"
                     );
-                    return Ok(Changes::default());
+                    return Ok(None);
                 }
             }
         };
-        self.enact(policy.clone(), charter)
+        self.enact(policy.clone(), charter).map(Some)
+    }
+
+    /// The charter that a commit locates, if it is the one of this id.
+    pub(super) fn open_charter(&self, image: &Image, commit: &Commit, id: &Id) -> Option<Charter> {
+        let sealed = ImageSource::new(&self.store, image).bytes(commit.charter.place).ok()?;
+        let plain = self.keys.catalogue.as_ref()?.open_blob(BlobKind::Charter, id, &sealed).ok()?;
+        Charter::decode(&plain).ok()
     }
 
     fn take_arrived(&self, arrived: &Arrived) -> Result<Taken, EngineError> {
@@ -189,21 +203,20 @@ impl Core {
             theirs: Vec::new(),
             refusals: Vec::new(),
             live: LiveDelta::default(),
+            charter_stands: self
+                .open_charter(&arrived.image, &arrived.commit, &arrived.commit.charter.id)
+                .is_some(),
         };
         let mut good = 0;
         for (number, block) in &charter.blocks {
             let ours = known.get(number).filter(|listed| listed.entry.birth == block.birth);
             let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)
             else {
-                if let Some(ours) = ours {
-                    plan.refusals.push(refusal_status(
-                        *number,
-                        &block.path,
-                        "it leaves the block out".into(),
-                        None,
-                    ));
-                    plan.entries.insert(*number, ours.clone());
+                if ours.is_some() || block.floor.root.is_some() {
+                    let reason = "it leaves the block out".into();
+                    plan.refusals.push(refusal_status(*number, &block.path, reason, None));
                 }
+                plan.entries.extend(ours.map(|ours| (*number, ours.clone())));
                 continue;
             };
             let checked = self.check_entry(theirs, ours, (&policy, &charter), *number, arrived, Some(&old));
@@ -252,12 +265,15 @@ impl Core {
         if theirs.entry.commitment != keys.commitment() {
             return Err(Refusal::WrongCommitment.to_string());
         }
+        let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
+        let protected = matches!(mode, Mode::ReadOnly | Mode::Owner);
+        let admitted =
+            |entry| admit(entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public);
+        // What the policy no longer allows is no measure of what comes.
+        let ours = ours.filter(|ours| admitted(&ours.entry).is_ok());
         if ours.is_none_or(|ours| ours.entry != theirs.entry) {
-            let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
-            admit(&theirs.entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public)
-                .map_err(|refusal| refusal.to_string())?;
-            let older = ours.is_some_and(|ours| theirs.entry.counter < ours.entry.counter);
-            if matches!(mode, Mode::ReadOnly | Mode::Owner) && older {
+            admitted(&theirs.entry).map_err(|refusal| refusal.to_string())?;
+            if protected && ours.is_some_and(|ours| theirs.entry.counter < ours.entry.counter) {
                 return Err("it is older than what is here".into());
             }
         }
@@ -271,12 +287,22 @@ impl Core {
                 let source = ImageSource::new(&self.store, image);
                 let map = Map::new(&keys, &source, self.tree_nodes());
                 if !old.diverging.is_empty() {
-                    open_all(number, &new, arrived.image.bytes(), &old.diverging)?;
+                    let here = |place: Place| old.diverging.contains(&RegionIndex::of(place.offset));
+                    open_all(number, &new, arrived.image.bytes(), &here)?;
                 }
                 let old = Version { map: &map, root: told.root(), keys: &keys, source: &source };
+                if protected {
+                    open_new_chunks(&old, &new)?;
+                }
                 open_changed(number, Some(&old), &new, arrived.image.bytes())
             }
-            _ => open_changed(number, None, &new, arrived.image.bytes()),
+            _ => {
+                // A copy that has opened is not given up for one that has not, nor is anything protected taken.
+                if protected || ours.is_some() {
+                    open_all(number, &new, arrived.image.bytes(), &|_| true)?;
+                }
+                open_changed(number, None, &new, arrived.image.bytes())
+            }
         };
         delta.map_err(|error| format!("it does not open: {error}"))
     }

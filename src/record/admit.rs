@@ -23,6 +23,9 @@ pub enum Refusal {
     /// Older than the state that the policy was signed over, or another state of the same counter.
     #[error("it is older than the state that the policy fixed")]
     BelowFloor,
+    /// Further above the floor than any honest state.
+    #[error("its counter is beyond that of any honest state")]
+    Absurd,
     /// Of an earlier block with this number.
     #[error("it belongs to an earlier block of this number")]
     WrongBirth,
@@ -35,6 +38,16 @@ pub enum Refusal {
     /// The signer used another key than the block's.
     #[error("it was sealed with another key than the block's")]
     WrongCommitment,
+}
+
+/// Counters above a floor that count, or one entry with the highest number there is would end a block for ever.
+pub const COUNTERS_MAX: u64 = 1 << 48;
+
+/// The counter of the state after `known`. Where somebody has gone to the end of what counts it begins again behind
+/// the floor: where any member writes, ancestry tells what is newer.
+pub fn next_counter(known: u64, floor: u64) -> u64 {
+    let above = known.max(floor) - floor;
+    floor.saturating_add(if above >= COUNTERS_MAX { 1 } else { above + 1 })
 }
 
 /// Whether an entry counts under a mode. `charter` is that of the entry's number; whoever looks it up says
@@ -61,6 +74,9 @@ pub fn admit(
     }
     if entry.counter <= floor.counter {
         return Err(Refusal::BelowFloor);
+    }
+    if entry.counter - floor.counter > COUNTERS_MAX {
+        return Err(Refusal::Absurd);
     }
     if !entry.signature_valid(database) {
         return Err(Refusal::BadSignature);
@@ -174,6 +190,21 @@ mod tests {
                 assert_eq!(world.admit(entry, mode, &Members::Open), Err(Refusal::BelowFloor), "{mode}");
             }
         }
+    }
+
+    #[test]
+    fn no_counter_ends_a_block() {
+        let world = world();
+        let admit = |counter| {
+            world.admit(&entry(counter, 1).signed(&DATABASE, &world.member), Mode::ReadWrite, &Members::Open)
+        };
+        let last = 10 + COUNTERS_MAX;
+        assert_eq!(admit(last), Ok(()));
+        assert_eq!(admit(last + 1), Err(Refusal::Absurd));
+        assert_eq!(admit(u64::MAX), Err(Refusal::Absurd));
+        assert_eq!((next_counter(0, 10), next_counter(10, 10), next_counter(40, 10)), (11, 11, 41));
+        assert_eq!(admit(next_counter(last - 1, 10)), Ok(()));
+        assert_eq!(next_counter(last, 10), 11);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod item;
 mod policy;
 mod value;
 
-pub use admit::{Refusal, admit};
+pub use admit::{Refusal, admit, next_counter};
 pub use charter::{
     BlockCharter, CHARTER_BYTES_MAX, Charter, Floor, MEMBERS_MAX, Members, PATH_BYTES_MAX,
     PATH_COMPONENT_BYTES_MAX, genesis_charter,
