@@ -114,9 +114,14 @@ fn list(context: &Context, name: &Name) -> Outcome {
 
 fn remove(context: &Context, name: &Name, block: &OsStr) -> Outcome {
     let mut admin = Admin::open(context, name)?;
-    // A block's directory that would do for a new block is empty.
-    let (_, path) = removable(&admin.terms()?, block)?;
-    admin.prepare(&path)?;
+    // A directory that would do for a new block is empty.
+    let (number, path) = removable(&admin.terms()?, block)?;
+    admin.prepare(&path).map_err(|failure| match failure.kind {
+        FailureKind::Usage => {
+            Failure::failed(format!("block {number} is not empty: move what is in it elsewhere first"))
+        }
+        _ => failure,
+    })?;
     let (number, path) = admin.enact(|terms| {
         let (number, path) = removable(terms, block)?;
         terms.charter.blocks.remove(&number);

@@ -229,12 +229,6 @@ impl Device {
         self.ok(&["sync", NAME, "--timeout", "60"]);
     }
 
-    /// The id of the whole content.
-    #[track_caller]
-    pub fn root(&self) -> String {
-        self.status()["root"].as_str().expect("a root").to_owned()
-    }
-
     /// A path in the mount.
     pub fn path(&self, inside: &str) -> PathBuf {
         self.mount.join(inside)
@@ -288,10 +282,12 @@ fn pid(status: &Value) -> u32 {
     u32::try_from(status["pid"].as_u64().expect("an engine has a process id")).unwrap()
 }
 
-/// Whether a process id belongs to a live process of the binary under test.
+/// Whether a process id belongs to a live process of the binary under test, which a rebuild may have replaced meanwhile.
 fn is_ours(pid: u32) -> bool {
-    std::fs::read_link(format!("/proc/{pid}/exe"))
-        .is_ok_and(|exe| exe == Path::new(BINARY).canonicalize().unwrap())
+    let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+    let program = program.to_string_lossy();
+    let program = Path::new(program.strip_suffix(" (deleted)").unwrap_or(&program));
+    Path::new(BINARY).canonicalize().is_ok_and(|binary| binary == program) || program == Path::new(BINARY)
 }
 
 fn kill(pid: u32) {
