@@ -12,7 +12,7 @@ use crate::image::{Draft, Image, Stream, hash_pieces};
 use crate::map::{Edit, Map, Root};
 use crate::record::{BlockEntry, Commit, RootRef, VersionRef, next_counter};
 use crate::torrent::Metainfo;
-use crate::tree::{DraftSource, Head};
+use crate::tree::{DraftSource, Head, Held};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -36,7 +36,9 @@ impl Core {
         if !self.keys.publishes() {
             return Err(EngineError::Capability("read"));
         }
-        let head = tree.flush()?;
+        // What the head shows must stay in the draft until the version is made of both.
+        let mut held = tree.hold();
+        let head = held.flush()?;
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         if inner.state.policy.counter == 0 {
@@ -54,8 +56,13 @@ impl Core {
             inner.state.pending = false;
             return Ok(None);
         }
-        let (image, commit, locator, catalogue) = self.seal_version(&mut inner, &entries, &told)?;
-        let (image, metainfo) = self.hash_version(&inner, image)?;
+        let (image, commit, locator, catalogue) = self.seal_version(&mut inner, &held, &entries, &told)?;
+        let base = inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned();
+        // Hashing a large first version takes long: nobody's fsync waits for it.
+        drop(inner);
+        drop(held);
+        let metainfo = self.hash_version(base.as_ref(), &image)?;
+        let mut inner = self.inner();
         let reference = VersionRef { infohash: metainfo.infohash(), commit: locator };
         let commit = Arc::new(commit);
         inner.state.counter_reserved += 1;
@@ -180,13 +187,14 @@ impl Core {
     fn seal_version(
         &self,
         inner: &mut Inner,
+        held: &Held<'_>,
         entries: &BTreeMap<BlockNumber, Listed>,
         told: &BTreeMap<BlockNumber, Listed>,
     ) -> Result<(Image, Commit, Locator, Option<Root>), EngineError> {
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
-        let draft = self.tree()?.draft();
+        let draft = held.draft();
         // The draft may have been begun from a state without what the last publication appended: that is not in it.
-        let below = draft.snapshot()?;
+        let below = held.snapshot()?;
         let last = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
         let stands = |place: Place| last.is_some_and(|version| same_bytes(&version.image, &below, place));
         let catalogue = self.seal_catalogue(keys, &draft, inner.catalogue, (entries, told), &stands)?;
@@ -226,7 +234,7 @@ impl Core {
         let mut sealed = Vec::new();
         let id = keys.seal_blob(BlobKind::Commit, &commit.encode(), &mut sealed);
         let place = draft.append(Stream::Fresh, &sealed)?;
-        Ok((draft.snapshot()?, commit, Locator { place, id }, catalogue))
+        Ok((held.snapshot()?, commit, Locator { place, id }, catalogue))
     }
 
     /// Applies the entries to the catalogue that the head version has.
@@ -294,8 +302,7 @@ impl Core {
     }
 
     /// Hashes what changed since the nearest version that is kept.
-    fn hash_version(&self, inner: &Inner, image: Image) -> Result<(Image, Metainfo), EngineError> {
-        let base = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
+    fn hash_version(&self, base: Option<&Version>, image: &Image) -> Result<Metainfo, EngineError> {
         let known = match base {
             Some(version) => Some((version, self.hashes_of(version)?)),
             None => None,
@@ -306,8 +313,8 @@ impl Core {
             None => PieceLength::for_image(bytes),
         };
         let base = known.as_ref().map(|(version, hashes)| (&version.image, hashes));
-        let hashes = hash_pieces(&self.store, &image, length, base, &self.hashing)?;
-        Ok((image, Metainfo { hashes }))
+        let hashes = hash_pieces(&self.store, image, length, base, &self.hashing)?;
+        Ok(Metainfo { hashes })
     }
 
     /// The piece hashes of a kept version: from the cache, or computed anew if the cache lost them.

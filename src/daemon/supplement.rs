@@ -49,11 +49,12 @@ impl Core {
         };
         drop(draft);
         let Ok(changes) = tree.adopt(head.generation, next, views) else { return Ok(Changes::default()) };
+        let adopted = head.generation + 1;
         let head = tree.flush()?;
         let mut inner = self.inner();
         inner.entries.extend(found);
         // Only a device that may publish heals the record.
-        inner.published = (!self.keys.publishes()).then_some(head.generation);
+        inner.published = (!self.keys.publishes()).then_some(adopted);
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, &arrived, arrived.image.clone());
         self.save(&inner)?;

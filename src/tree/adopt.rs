@@ -70,7 +70,7 @@ impl From<MapError> for Stop {
 
 impl Tree {
     /// Replaces the state by `head`, whose blocks are `blocks`, if nothing was changed since `expected_generation`
-    /// and that was flushed. Open files go on working; those that the new state does not have stay as they were for
+    /// and that was flushed; the generation of the new state is the next one. Open files go on working; those that the new state does not have stay as they were for
     /// whoever has them open.
     pub fn adopt(
         &self,

@@ -47,7 +47,8 @@ impl Wanted {
             FetchError::OutOfRange(place) => TreeError::Tampered { block: self.block, place },
             other => TreeError::from(MapError::Fetch(other)),
         })?;
-        let plain = self.keys.open_chunk(self.data_id, self.index, &id, &sealed).map_err(|_| tampered)?;
+        let plain =
+            self.keys.open_chunk_in_place(self.data_id, self.index, &id, sealed).map_err(|_| tampered)?;
         let plain = Arc::new(plain);
         if keep {
             shared.chunks.put(id, plain.clone());
