@@ -164,8 +164,9 @@ impl Core {
         inner.entries = plan.entries.clone();
         inner.state.head = Some(arrived.reference);
         inner.state.lamport = inner.state.lamport.max(arrived.commit.lamport);
+        // Not the generation of the flush above: somebody may have written since the adoption.
         inner.published = (relation.same_as_theirs && (plan.is_sound() || !self.keys.publishes()))
-            .then_some(head.generation);
+            .then_some(ours.head.generation + 1);
         note_conflicts(&mut inner, tree, &changes);
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, arrived, image);
