@@ -5,11 +5,13 @@ use super::context::Context;
 use super::output::understood;
 use super::session::Session;
 use crate::base::{BlockNumber, DatabaseId, Id};
+use crate::crypt::RecordKey;
 use crate::crypt::keys::AdminKey;
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
+use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
-use crate::record::{Charter, Floor, Mode, Policy};
+use crate::record::{Charter, Floor, Mode, Policy, sign_lifeline};
 use data_encoding::HEXLOWER;
 use std::thread::sleep;
 use std::time::Duration;
@@ -89,6 +91,7 @@ pub struct Admin<'a> {
     key: AdminKey,
     database: DatabaseId,
     catalogue: SealKeys,
+    record_key: RecordKey,
     session: Session<'a>,
 }
 
@@ -105,8 +108,9 @@ impl<'a> Admin<'a> {
             return Err(Failure::new(FailureKind::Refused, message));
         };
         let catalogue = SealKeys::catalogue(secret, database);
+        let record_key = keyring.capability.record_key.clone();
         let session = Session::new(context, name, false)?.with_keyring(keyring);
-        Ok(Admin { name, key, database, catalogue, session })
+        Ok(Admin { name, key, database, catalogue, record_key, session })
     }
 
     /// What is in force.
@@ -145,10 +149,12 @@ impl<'a> Admin<'a> {
         let bytes = charter.encode();
         let id = self.catalogue.blob_id(BlobKind::Charter, &bytes);
         let policy = Policy::sign(&self.key, &self.database, counter, id, modes);
+        let lifeline = sign_lifeline(&self.key, &self.record_key, &policy, now_seconds());
         Ok(Request::Enact {
             policy_hex: HEXLOWER.encode(&policy.encode()),
             charter_hex: HEXLOWER.encode(&bytes),
             ground,
+            lifeline_hex: HEXLOWER.encode(&lifeline.encode()),
         })
     }
 }

@@ -9,7 +9,7 @@ use super::history;
 use super::report::status;
 use super::restore;
 use crate::base::Malformed;
-use crate::record::{Charter, Policy};
+use crate::record::{Charter, Policy, SignedItem};
 use crate::sync::Input;
 use crate::tree::{Changes, FileType, ReadTree, Tree, TreeError};
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -80,8 +80,8 @@ impl Desk {
                 value
             }
             Request::Policy => Ok(json!(self.core.ground()?)),
-            Request::Enact { policy_hex, charter_hex, ground } => {
-                self.enact(&policy_hex, &charter_hex, &ground)
+            Request::Enact { policy_hex, charter_hex, ground, lifeline_hex } => {
+                self.enact(&policy_hex, &charter_hex, &ground, &lifeline_hex)
             }
             Request::Prepare { path_hex } => {
                 let mut changes = Changes::default();
@@ -99,11 +99,20 @@ impl Desk {
         }
     }
 
-    fn enact(&self, policy_hex: &str, charter_hex: &str, ground: &Ground) -> Result<Value, EngineError> {
+    fn enact(
+        &self,
+        policy_hex: &str,
+        charter_hex: &str,
+        ground: &Ground,
+        lifeline_hex: &str,
+    ) -> Result<Value, EngineError> {
         let malformed = |_| EngineError::Usage("the policy or its charter is malformed".into());
         let policy = Policy::decode(&bytes(policy_hex)?).map_err(malformed)?;
         let charter = Charter::decode(&bytes(charter_hex)?).map_err(malformed)?;
-        let changes = self.core.enact_own(policy, charter, ground)?;
+        let lifeline = SignedItem::decode(&bytes(lifeline_hex)?)
+            .map_err(|_| EngineError::Usage("the lifeline is malformed".into()))?;
+        let changes = self.core.enact_own(policy, charter, ground, lifeline)?;
+        self.driver.announce_again();
         self.driver.told(changes);
         self.driver.tell(Input::Changed);
         Ok(Value::Null)

@@ -56,6 +56,8 @@ pub enum Request {
         /// The roots that the charter's new floors were made from, as [`Ground`] gave them: if they have moved on, the
         /// answer is a failure of the kind `moved` and the admin starts again.
         ground: Ground,
+        /// The lifeline with that policy, signed by the same admin.
+        lifeline_hex: String,
     },
     /// Makes sure that a path can carry a block: it is, or becomes, an empty directory.
     Prepare {

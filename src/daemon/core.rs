@@ -19,7 +19,7 @@ use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{FileDisk, Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, genesis_charter};
+use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, genesis_charter, sign_lifeline};
 use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeError, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -132,19 +132,22 @@ fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(), EngineErro
     let database = capability.database_id();
     let charter = genesis_charter(&database);
     let first = capability.policy_counter == 0;
-    let policy = match (&capability.read_secret, capability.admin_key()) {
+    let (policy, lifeline) = match (&capability.read_secret, capability.admin_key()) {
         (Some(secret), Some(admin)) if first => {
             let keys = crate::crypt::seal::SealKeys::catalogue(secret, database);
             let id = charter_id(&keys, &charter);
-            Policy::sign(&admin, &database, 1, id, vec![Mode::ReadWrite])
+            let policy = Policy::sign(&admin, &database, 1, id, vec![Mode::ReadWrite]);
+            let lifeline = sign_lifeline(&admin, &capability.record_key, &policy, now_seconds());
+            (policy, Some(lifeline))
         }
-        _ => unknown_policy(),
+        _ => (unknown_policy(), None),
     };
     let state = State {
         session: SessionId(random()?),
         counter_reserved: 1,
         lamport: 0,
         accepted: None,
+        lifeline,
         policy,
         charter,
         head: None,

@@ -176,7 +176,10 @@ impl Driver {
                 self.tell(Input::Put(outcome));
             }
             Effect::Reput => self.reput(net).await,
-            Effect::Announce => self.announce(net).await,
+            Effect::Announce => {
+                self.announce(net).await;
+                self.keep_lifeline(net).await;
+            }
         }
     }
 
@@ -241,6 +244,16 @@ impl Driver {
     /// Whether nothing local waits for a put.
     pub fn published_all(&self) -> bool {
         self.machine.lock().published_all()
+    }
+
+    /// Puts a lifeline that was just signed, without waiting for the next announcement.
+    pub fn announce_again(self: &Arc<Self>) {
+        let driver = self.clone();
+        tokio::runtime::Handle::current().spawn(async move {
+            if let Some(net) = driver.net() {
+                driver.keep_lifeline(net).await;
+            }
+        });
     }
 
     /// Tells the kernel of changes that a command made past the mount.

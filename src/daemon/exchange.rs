@@ -140,6 +140,25 @@ impl Driver {
         }
     }
 
+    /// Reads the lifeline, and puts back the highest that is known where the DHT has an older one or none.
+    pub(super) async fn keep_lifeline(&self, net: &Net) {
+        let Ok(found) = net.dht.get(&self.core.keys.admin_public, None).await else { return };
+        let theirs = found.items.iter().map(|item| item.seq).max();
+        for item in found.items {
+            match self.core.note_lifeline(item) {
+                Ok(true) => tracing::info!("a newer policy is announced by its admin"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the store does not take the lifeline"),
+            }
+        }
+        let ours = self.core.inner().state.lifeline.clone();
+        if let Some(item) = ours.filter(|item| theirs.is_none_or(|seq| seq < item.seq))
+            && let Err(error) = net.dht.put(&item, theirs).await
+        {
+            tracing::debug!(error = %error_chain(&error), "the lifeline was not put");
+        }
+    }
+
     pub(super) async fn find_peers(&self, net: &Net) -> Vec<SocketAddr> {
         let mut found: BTreeSet<SocketAddr> = self.core.settings.peers.iter().copied().collect();
         for day in days(now_seconds()) {

@@ -6,7 +6,7 @@ use super::error::EngineError;
 use super::graft::graft;
 use super::status::RefusalStatus;
 use crate::base::BlockNumber;
-use crate::record::{Charter, Policy};
+use crate::record::{Charter, Policy, SignedItem, open_lifeline};
 use crate::tree::{Changes, Head, Stale};
 use data_encoding::HEXLOWER;
 use std::collections::BTreeMap;
@@ -44,6 +44,7 @@ impl Core {
         policy: Policy,
         charter: Charter,
         ground: &Ground,
+        lifeline: SignedItem,
     ) -> Result<Changes, EngineError> {
         let _work = self.work.lock();
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
@@ -59,7 +60,33 @@ impl Core {
                 return Err(EngineError::Moved);
             }
         }
-        self.enact(policy, charter)
+        let changes = self.enact(policy, charter)?;
+        self.note_lifeline(lifeline)?;
+        Ok(changes)
+    }
+
+    /// Keeps a lifeline if it is the admin's and newer than the one that is known; says whether it is.
+    pub fn note_lifeline(&self, item: SignedItem) -> Result<bool, EngineError> {
+        let keys = &self.keys;
+        let open = |item: &SignedItem| open_lifeline(item, &keys.admin_public, &keys.record, &keys.database);
+        let Some(policy) = open(&item) else { return Ok(false) };
+        let mut inner = self.inner();
+        let known = inner.state.lifeline.as_ref().and_then(open);
+        let newer = known.is_none_or(|known| policy.supersedes(&known));
+        if newer {
+            inner.state.lifeline = Some(item);
+            self.save(&inner)?;
+        }
+        Ok(newer)
+    }
+
+    /// The higher of two: a record's policy, and that of the lifeline.
+    pub fn highest_policy(&self, told: Policy) -> Policy {
+        let keys = &self.keys;
+        let lifeline = self.inner().state.lifeline.clone();
+        let known =
+            lifeline.and_then(|item| open_lifeline(&item, &keys.admin_public, &keys.record, &keys.database));
+        known.filter(|known| known.supersedes(&told)).unwrap_or(told)
     }
 
     /// Brings a verified policy with its charter into force. The caller holds `work`.

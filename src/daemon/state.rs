@@ -2,7 +2,7 @@
 
 use super::label::{get_root, put_root};
 use super::status::{ConflictStatus, RefusalStatus};
-use crate::base::{BlockNumber, Malformed, PublicKey, Reader, SessionId, Signature, Writer};
+use crate::base::{BlockNumber, Malformed, Reader, SessionId, Writer};
 use crate::map::Root;
 use crate::record::{Charter, Policy, RECORD_BYTES, SignedItem, VersionRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ const FORMAT: u8 = 1;
 const BLOCKS_MAX: usize = 1 << 12;
 const LIST_MAX: usize = 1 << 14;
 const TEXT_BYTES_MAX: usize = 1 << 16;
+const ITEM_BYTES_MAX: usize = RECORD_BYTES + 128;
 const POLICY_BYTES_MAX: usize = 1 << 12;
 const CHARTER_BYTES_MAX: usize = 1 << 20;
 
@@ -25,6 +26,8 @@ pub struct State {
     pub lamport: u64,
     /// The highest record accepted, as it was signed.
     pub accepted: Option<SignedItem>,
+    /// The highest lifeline seen: the item under the admin key, with the policy in force.
+    pub lifeline: Option<SignedItem>,
     /// The highest policy seen whose charter is known.
     pub policy: Policy,
     /// The charter that it names.
@@ -46,11 +49,8 @@ impl State {
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.u8(FORMAT).raw(&self.session.0).u64(self.counter_reserved).u64(self.lamport);
-        match &self.accepted {
-            None => _ = writer.u8(0),
-            Some(item) => {
-                writer.u8(1).raw(&item.key.0).u64(item.seq as u64).bytes(&item.value).raw(&item.signature.0);
-            }
+        for item in [&self.accepted, &self.lifeline] {
+            writer.bytes(&item.as_ref().map_or(Vec::new(), SignedItem::encode));
         }
         writer.bytes(&self.policy.encode()).bytes(&self.charter.encode());
         match &self.head {
@@ -86,15 +86,8 @@ impl State {
         }
         let session = SessionId(reader.array()?);
         let (counter_reserved, lamport) = (reader.u64()?, reader.u64()?);
-        let accepted = match reader.u8()? {
-            0 => None,
-            _ => Some(SignedItem {
-                key: PublicKey(reader.array()?),
-                seq: reader.u64()? as i64,
-                value: reader.bytes(RECORD_BYTES)?.to_vec(),
-                signature: Signature(reader.array()?),
-            }),
-        };
+        let accepted = read_item(&mut reader)?;
+        let lifeline = read_item(&mut reader)?;
         let policy = Policy::decode(reader.bytes(POLICY_BYTES_MAX)?).map_err(|_| Malformed)?;
         let charter = Charter::decode(reader.bytes(CHARTER_BYTES_MAX)?).map_err(|_| Malformed)?;
         let head = match reader.u8()? {
@@ -118,6 +111,7 @@ impl State {
             counter_reserved,
             lamport,
             accepted,
+            lifeline,
             policy,
             charter,
             head,
@@ -127,6 +121,11 @@ impl State {
             refusals,
         })
     }
+}
+
+fn read_item(reader: &mut Reader) -> Result<Option<SignedItem>, Malformed> {
+    let bytes = reader.bytes(ITEM_BYTES_MAX)?;
+    if bytes.is_empty() { Ok(None) } else { SignedItem::decode(bytes).map(Some) }
 }
 
 fn read_list<T: serde::de::DeserializeOwned + Ord>(reader: &mut Reader) -> Result<BTreeSet<T>, Malformed> {

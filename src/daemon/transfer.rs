@@ -36,6 +36,7 @@ impl Driver {
         };
         let policy = self.facts.lock().policies.get(&version.infohash).cloned();
         let policy = policy.unwrap_or_else(|| self.core.inner().state.policy.clone());
+        let policy = self.core.highest_policy(policy);
         let core = self.core.clone();
         let mounted = self.mounted();
         let taken = tokio::task::spawn_blocking(move || {

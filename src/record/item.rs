@@ -1,6 +1,7 @@
 //! The signed item under which the DHT keeps the record (BEP 44, mutable, without salt).
 
-use crate::base::{PublicKey, Signature};
+use super::value::RECORD_BYTES;
+use crate::base::{Malformed, PublicKey, Reader, Signature, Writer};
 use crate::crypt::{DatabaseKey, verify};
 
 /// A BEP 44 item, as it was signed.
@@ -21,6 +22,24 @@ impl SignedItem {
     pub fn sign(key: &DatabaseKey, seq: i64, value: Vec<u8>) -> SignedItem {
         let signature = key.sign(&signed_bytes(seq, &value));
         SignedItem { key: key.public(), seq, value, signature }
+    }
+
+    /// The item as files and pipes hold it: key, seq, signature, value.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.raw(&self.key.0).u64(self.seq as u64).raw(&self.signature.0).bytes(&self.value);
+        writer.0
+    }
+
+    /// Reads what [`SignedItem::encode`] wrote; the signature is still to be verified.
+    pub fn decode(bytes: &[u8]) -> Result<SignedItem, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let key = PublicKey(reader.array()?);
+        let seq = reader.u64()? as i64;
+        let signature = Signature(reader.array()?);
+        let value = reader.bytes(RECORD_BYTES)?.to_vec();
+        reader.end()?;
+        Ok(SignedItem { key, seq, value, signature })
     }
 
     /// Whether the signature is the key's.

@@ -8,6 +8,7 @@ mod content;
 mod entry;
 mod error;
 mod item;
+mod lifeline;
 mod policy;
 mod value;
 
@@ -21,5 +22,6 @@ pub use content::content_root;
 pub use entry::{BlockEntry, ENTRY_BYTES_MAX, PARENTS_MAX, RootRef};
 pub use error::RecordError;
 pub use item::SignedItem;
+pub use lifeline::{open_lifeline, sign_lifeline};
 pub use policy::{Mode, Policy, UnknownMode};
 pub use value::{BLOCKS_MAX, RECORD_BYTES, Record, VERSIONS_MAX, VersionRef};
