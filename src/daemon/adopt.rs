@@ -1,7 +1,7 @@
 //! Makes an arrived version, or its merge with what was changed here, the working head.
 
 use super::conflicts::note_conflicts;
-use super::core::{Core, Inner, Listed, now_seconds};
+use super::core::{Core, Inner, Listed, charter_id, now_seconds};
 use super::error::EngineError;
 use super::graft::graft;
 use super::state::State;
@@ -162,10 +162,13 @@ impl Core {
         }
         inner.catalogue = arrived.catalogue;
         inner.entries = plan.entries.clone();
+        inner.spoilt = plan.refusals.iter().map(|refusal| BlockNumber(refusal.block)).collect();
         inner.state.head = Some(arrived.reference);
         inner.state.lamport = inner.state.lamport.max(arrived.commit.lamport);
         // Not the generation of the flush above: somebody may have written since the adoption.
-        inner.published = (relation.same_as_theirs && (plan.is_sound() || !self.keys.publishes()))
+        let outdated = self.is_outdated(&inner, &arrived.commit)?;
+        let complete = relation.same_as_theirs && plan.is_sound() && !outdated;
+        inner.published = (complete || relation.same_as_theirs && !self.keys.publishes())
             .then_some(ours.head.generation + 1);
         note_conflicts(&mut inner, tree, &changes);
         self.install(&mut inner, &head);
@@ -173,7 +176,7 @@ impl Core {
         self.save(&inner)?;
         let outcome = if !plan.is_sound() {
             Fetched::Refused
-        } else if relation.merged || !relation.same_as_theirs {
+        } else if relation.merged || !relation.same_as_theirs || outdated && self.keys.publishes() {
             Core::count(&self.done.merged);
             Fetched::Merged
         } else {
@@ -181,6 +184,16 @@ impl Core {
             Fetched::Current
         };
         Ok(Taken { outcome, changes })
+    }
+
+    /// Whether a version was made before the policy in force was known to who made it: it carries an older charter, and
+    /// who joins would look for the newer one in vain. It has to be followed by another.
+    fn is_outdated(&self, inner: &Inner, commit: &Commit) -> Result<bool, EngineError> {
+        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
+        let state = &inner.state;
+        let charter = charter_id(keys, &state.charter);
+        let older = commit.policy_counter < state.policy.counter || commit.charter.id != charter;
+        Ok(state.policy.counter > 0 && older)
     }
 
     pub(super) fn keep_arrived(&self, inner: &mut Inner, arrived: &Arrived, image: Image) {

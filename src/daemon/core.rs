@@ -22,7 +22,7 @@ use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, genesis_charter, sign_lifeline};
 use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeError, TreeOptions};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -81,6 +81,8 @@ pub struct Inner {
     pub catalogue: Option<Root>,
     /// The entries in force: those of the catalogue but for refused ones.
     pub entries: BTreeMap<BlockNumber, Listed>,
+    /// Blocks of which the head version's state was refused: what it shows there was never opened nor counted.
+    pub spoilt: BTreeSet<BlockNumber>,
 }
 
 /// Work done since the start.
@@ -231,6 +233,7 @@ impl Core {
                 heads: Vec::new(),
                 catalogue: None,
                 entries: BTreeMap::new(),
+                spoilt: BTreeSet::new(),
             }),
             store,
             cache,
@@ -271,7 +274,8 @@ impl Core {
             let (root, entries) = self.open_catalogue(&version.image, &commit)?;
             inner.heads = vec![(version.reference.commit.id, commit)];
             inner.catalogue = root;
-            inner.entries = entries;
+            let standing = self.standing(&inner, &entries)?;
+            (inner.entries, inner.spoilt) = (standing.entries, standing.spoilt);
         }
         Ok(())
     }

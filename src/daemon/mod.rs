@@ -28,6 +28,7 @@ mod publish;
 mod report;
 mod restore;
 pub mod setup;
+mod standing;
 pub mod state;
 pub mod status;
 mod supplement;

@@ -71,6 +71,7 @@ impl Core {
         inner.heads = vec![(locator.id, commit.clone())];
         inner.catalogue = catalogue;
         inner.entries = entries;
+        inner.spoilt.clear();
         inner.published = Some(head.generation);
         inner.state.pending = tree.generation() != head.generation;
         self.keep(

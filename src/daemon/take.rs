@@ -11,7 +11,7 @@ use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex};
 use crate::crypt::BlobKind;
 use crate::image::Image;
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{Charter, Commit, Mode, Policy, Refusal, VersionRef, admit};
+use crate::record::{Charter, Commit, Mode, Policy, Refusal, VersionRef};
 use crate::sync::Fetched;
 use crate::tree::verify::{LiveDelta, open_changed};
 use crate::tree::version::Version;
@@ -191,7 +191,8 @@ impl Core {
         let known = inner.entries.clone();
         let head = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
         let image = head.map(|version| version.image.clone());
-        let told = self.told_entries(&inner)?;
+        let mut told = self.told_entries(&inner)?;
+        told.retain(|number, _| !inner.spoilt.contains(number));
         drop(inner);
         let diverging = match &image {
             Some(image) => diverging(&self.store, image, &arrived.image)?,
@@ -267,8 +268,7 @@ impl Core {
         }
         let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
         let protected = matches!(mode, Mode::ReadOnly | Mode::Owner);
-        let admitted =
-            |entry| admit(entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public);
+        let admitted = |entry| self.admitted(policy, charter, number, entry);
         // What the policy no longer allows is no measure of what comes.
         let ours = ours.filter(|ours| admitted(&ours.entry).is_ok());
         if ours.is_none_or(|ours| ours.entry != theirs.entry) {

@@ -382,6 +382,8 @@ impl Machine {
         };
         self.known.insert(version, known);
         if outcome == Fetched::NoSource {
+            // Where nobody is found, this device may not be found either.
+            self.next_announce = self.next_announce.min(now + self.timing.put_spacing);
             self.missed.entry(version).or_insert(Missed { since: now, replaced: 0 });
         } else {
             self.missed.remove(&version);
@@ -600,24 +602,21 @@ impl Machine {
         versions
     }
 
-    /// For each accepted value the newest version that is not dead, if it is not here; for a mirror all of them.
+    /// For each accepted value the newest version that was not tried yet, then the newest that may be tried again;
+    /// nothing below one that is here, but for a mirror.
     fn next_wanted(&self, now: Millis) -> Option<VersionRef> {
-        for heard in &self.accepted {
-            for version in &heard.versions {
-                match self.known.get(version) {
-                    None => return Some(*version),
-                    Some(Known::Dead { again } | Known::Waiting { again })
-                        if *again <= now && now != Millis::MAX =>
-                    {
-                        return Some(*version);
-                    }
-                    Some(Known::Dead { .. } | Known::Waiting { .. } | Known::Broken) => continue,
-                    Some(Known::Here) if self.role.keeps_all => continue,
-                    Some(Known::Here) => break,
-                }
-            }
-        }
-        None
+        let is_new = |version: &VersionRef| !self.known.contains_key(version);
+        let is_due = |version: &VersionRef| match self.known.get(version) {
+            Some(Known::Dead { again } | Known::Waiting { again }) => *again <= now && now != Millis::MAX,
+            _ => false,
+        };
+        let open = |heard: &'_ Heard| {
+            let here = |version: &VersionRef| self.is_here(version) && !self.role.keeps_all;
+            let end = heard.versions.iter().position(here).unwrap_or(heard.versions.len());
+            heard.versions[..end].to_vec()
+        };
+        let wanted: Vec<VersionRef> = self.accepted.iter().flat_map(open).collect();
+        wanted.iter().copied().find(is_new).or_else(|| wanted.iter().copied().find(is_due))
     }
 }
 

@@ -33,7 +33,8 @@ fn vandalise(tree: &Tree) {
 /// The version as it was told, before the versions that were there.
 fn above(stage: &Stage, versions: &[VersionRef]) -> Vec<VersionRef> {
     let mut all = versions.to_vec();
-    all.extend(stage.thief.record().versions.into_iter().filter(|version| !versions.contains(version)));
+    let told = stage.thief.record().versions.into_iter();
+    all.extend(told.filter(|old| !versions.iter().any(|version| version.infohash == old.infohash)));
     all.truncate(5);
     all
 }
@@ -41,7 +42,7 @@ fn above(stage: &Stage, versions: &[VersionRef]) -> Vec<VersionRef> {
 fn tell(stage: &Stage, forged: &Forged, policy: &Policy) -> Told {
     stage.thief.seed(&forged.metainfo, &forged.image);
     let seq = stage.thief.put(above(stage, &[forged.reference]), policy.clone());
-    Told { seq, forged: vec![forged.reference.infohash], refused: true, blinds: false }
+    Told { seq, forged: vec![forged.reference.infohash], heals: true, refused: true, blinds: false }
 }
 
 /// A version whose protected block is vandalised, with whatever entry.
@@ -121,7 +122,7 @@ fn the_old_record_replayed() {
         let replayed = versions[1..].to_vec();
         let forged = vec![replayed[0].infohash];
         let seq = stage.thief.put(replayed, stage.old_policy.clone());
-        Told { seq, forged, refused: false, blinds: true }
+        Told { seq, forged, heals: true, refused: false, blinds: true }
     });
 }
 
@@ -129,7 +130,7 @@ fn the_old_record_replayed() {
 fn the_current_versions_under_an_older_policy() {
     Stage::new().outlives(|stage| {
         let seq = stage.thief.put(stage.thief.record().versions, stage.old_policy.clone());
-        Told { seq, forged: Vec::new(), refused: false, blinds: true }
+        Told { seq, forged: Vec::new(), heals: true, refused: false, blinds: true }
     });
 }
 
@@ -157,7 +158,7 @@ fn a_record_that_does_not_open() {
     let mut values = [rand::<RECORD_BYTES>().to_vec(), b"nothing".to_vec()].into_iter();
     Stage::new().outlives(|stage| {
         let seq = stage.thief.put_value(&values.next().unwrap());
-        Told { seq, forged: Vec::new(), refused: false, blinds: true }
+        Told { seq, forged: Vec::new(), heals: true, refused: false, blinds: true }
     });
 }
 
@@ -246,7 +247,7 @@ fn an_honest_torrent_with_a_commit_that_is_not_in_it() {
         let mut versions = vec![VersionRef { commit, ..honest[0] }];
         versions.extend(&honest[1..]);
         let seq = stage.thief.put(versions, stage.policy.clone());
-        Told { seq, forged: Vec::new(), refused: false, blinds: false }
+        Told { seq, forged: Vec::new(), heals: true, refused: false, blinds: false }
     });
 }
 
@@ -291,7 +292,7 @@ fn a_version_without_its_charter() {
             |_| {},
             |commit| commit.charter = Locator { place: nowhere, id: commit.charter.id },
         );
-        Told { refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
+        Told { refused: false, ..tell(stage, &forged, &stage.policy) }
     });
 }
 
@@ -310,7 +311,7 @@ fn a_commit_that_claims_to_stand_on_everything() {
                 (commit.lamport, commit.time, commit.policy_counter) = (u64::MAX, i64::MAX, u32::MAX);
             },
         );
-        Told { refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
+        Told { heals: false, refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
     });
 }
 
@@ -324,7 +325,7 @@ fn an_open_block_whose_counter_is_at_its_end() {
         let listed = stage.thief.entry(&ground, &head, ROOT, u64::MAX);
         let change = |entries: &mut std::collections::BTreeMap<_, _>| _ = entries.insert(ROOT, listed);
         let forged = stage.thief.version(&ground, &head.image, change, |_| {});
-        Told { refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
+        Told { heals: false, refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
     });
 }
 
@@ -388,7 +389,15 @@ fn something_else_under_the_name_of_the_protected_block() {
         let entry = DirEntry { inode, file_type: kind };
         let name = |kind, value: &[u8]| Edit { key: kind, change: Some((value.into(), None)) };
         let mut record = plain_file(inode, b"no directory at all");
+        let mut root = InodeRecord::decode(&stage.thief.value(&ground, ROOT, Key::Inode(Inode(1)))).unwrap();
+        let there = stage.thief.value(&ground, ROOT, Key::Entry(Inode(1), b"docs"));
+        let there = DirEntry::decode(&there).unwrap();
         let mut edits = vec![name(Key::Entry(Inode(1), b"docs").encode(), &entry.encode())];
+        if there.file_type == FileType::Directory {
+            root.nlink -= 1;
+            edits.push(name(Key::Inode(Inode(1)).encode(), &root.encode()));
+            edits.push(Edit { key: Key::Inode(there.inode).encode(), change: None });
+        }
         if kind == FileType::Symlink {
             record = InodeRecord::new(kind, 0o777, Inode(1), Timestamp::default());
             record.size = 4;
@@ -400,7 +409,7 @@ fn something_else_under_the_name_of_the_protected_block() {
         let listed = stage.thief.entry(&ground, &head, ROOT, stage.thief.next_counter(&ground, ROOT));
         let change = |entries: &mut std::collections::BTreeMap<_, _>| _ = entries.insert(ROOT, listed);
         let forged = stage.thief.version(&ground, &head.image, change, |_| {});
-        Told { refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
+        Told { heals: false, refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
     });
 }
 
@@ -408,7 +417,7 @@ fn something_else_under_the_name_of_the_protected_block() {
 fn tell_lie(stage: &Stage, infohash: InfoHash) -> Told {
     let commit = stage.thief.ground().reference.commit;
     let seq = stage.thief.put(above(stage, &[VersionRef { infohash, commit }]), stage.policy.clone());
-    Told { seq, forged: vec![infohash], refused: false, blinds: false }
+    Told { seq, forged: vec![infohash], heals: true, refused: false, blinds: false }
 }
 
 fn info(length: &str, name: &str, piece: &str, pieces: usize) -> Vec<u8> {
@@ -438,7 +447,7 @@ fn metainfo_that_lies_about_name_and_length() {
 fn metainfo_of_absurd_size() {
     let mut claims = [usize::MAX >> 1, 1 << 31].into_iter();
     Stage::new().outlives(|stage| {
-        let lie = info("1048576", "database", "16384", 64 + 1000 * usize::from(claims.len() == 0));
+        let lie = info("1048576", "database", "16384", 64 + 1000 * (2 - claims.len()));
         tell_lie(stage, liar::serve(&stage.thief, lie, claims.next().unwrap()))
     });
 }
@@ -467,6 +476,7 @@ fn versions_that_nobody_serves() {
         Told {
             seq,
             forged: versions.iter().map(|version| version.infohash).collect(),
+            heals: true,
             refused: false,
             blinds: false,
         }

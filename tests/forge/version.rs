@@ -8,6 +8,7 @@ use kilofs::image::{Counters, Image, Stream, hash_pieces};
 use kilofs::map::{Edit, Map, NodeCache, Root};
 use kilofs::record::{BlockEntry, Charter, Commit, Policy, RootRef, VersionRef};
 use kilofs::torrent::Metainfo;
+use kilofs::tree::key::Key;
 use kilofs::tree::{BlockView, DraftSource, Head, ImageSource, Owner, Timestamp, Tree, TreeOptions};
 use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
@@ -37,7 +38,6 @@ pub struct Forged {
     pub image: Image,
     /// What its catalogue says.
     pub entries: BTreeMap<BlockNumber, Listed>,
-    pub commit: Commit,
 }
 
 impl Thief {
@@ -101,6 +101,15 @@ impl Thief {
         Listed { entry, place: root.map(|root| root.place) }
     }
 
+    /// What a block's map holds under a key.
+    pub fn value(&self, ground: &Ground, number: BlockNumber, key: Key<'_>) -> Box<[u8]> {
+        let keys = self.core.keys.block(number, &ground.charter.blocks[&number]).unwrap();
+        let source = ImageSource::new(&self.core.store, &ground.image);
+        let nodes = NodeCache::new(0);
+        let root = ground.entries[&number].root();
+        Map::new(&keys, &source, &nodes).get(root.as_ref(), &key.encode()).unwrap().unwrap().value
+    }
+
     /// The counter that the next honest entry of a block would have.
     pub fn next_counter(&self, ground: &Ground, number: BlockNumber) -> u64 {
         ground.entries[&number].entry.counter + 1
@@ -160,7 +169,7 @@ impl Thief {
         let metainfo = Metainfo { hashes };
         let commit_locator = Locator { place, id };
         let reference = VersionRef { infohash: metainfo.infohash(), commit: commit_locator };
-        Forged { reference, metainfo, image, entries, commit }
+        Forged { reference, metainfo, image, entries }
     }
 
     /// The version with other bytes at some places, in a torrent that vouches for them.

@@ -1,0 +1,79 @@
+//! Which entries are in force: those that the policy admits and whose state stands here, whatever the head version says.
+
+use super::core::{Core, Inner, Listed};
+use super::error::EngineError;
+use crate::base::{BlockNumber, Id};
+use crate::record::{BlockEntry, Charter, Mode, Policy, Refusal, admit};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What stands here of the head version after a start.
+#[derive(Default)]
+pub(super) struct Standing {
+    pub entries: BTreeMap<BlockNumber, Listed>,
+    /// Blocks of which the head version's state was not taken.
+    pub spoilt: BTreeSet<BlockNumber>,
+}
+
+impl Core {
+    /// Whether an entry counts under a policy.
+    pub(super) fn admitted(
+        &self,
+        policy: &Policy,
+        charter: &Charter,
+        number: BlockNumber,
+        entry: &BlockEntry,
+    ) -> Result<(), Refusal> {
+        let block = charter.blocks.get(&number).ok_or(Refusal::UnknownBlock)?;
+        let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
+        admit(entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public)
+    }
+
+    /// Finds the entries that were in force when the state was saved, among those that the head version told and
+    /// those of older versions.
+    pub(super) fn standing(
+        &self,
+        inner: &Inner,
+        told: &BTreeMap<BlockNumber, Listed>,
+    ) -> Result<Standing, EngineError> {
+        let (policy, charter) = (&inner.state.policy, &inner.state.charter);
+        let mut standing = Standing::default();
+        let mut older = None;
+        for number in charter.blocks.keys() {
+            let counts = |listed: &Listed| self.admitted(policy, charter, *number, &listed.entry).is_ok();
+            let root = inner.state.roots.get(number).copied().flatten();
+            let stands = |listed: &Listed| root_id(listed) == root.map(|root| root.id) && counts(listed);
+            let told = told.get(number);
+            if let Some(listed) = told.filter(|listed| stands(listed)) {
+                standing.entries.insert(*number, listed.clone());
+                if listed.place != root.map(|root| root.place) {
+                    standing.spoilt.insert(*number);
+                }
+                continue;
+            }
+            let catalogues = older.get_or_insert_with(|| self.catalogues(inner));
+            let found = catalogues.iter().filter_map(|entries| entries.get(number)).find(|l| stands(l));
+            if let Some(listed) = found {
+                standing.entries.insert(*number, listed.clone());
+                standing.spoilt.insert(*number);
+            } else if let Some(listed) = told.filter(|listed| counts(listed)) {
+                // What was changed here since stands on it.
+                standing.entries.insert(*number, listed.clone());
+            } else if told.is_some() {
+                standing.spoilt.insert(*number);
+            }
+        }
+        Ok(standing)
+    }
+
+    /// The catalogues of all kept versions, the newest first.
+    fn catalogues(&self, inner: &Inner) -> Vec<BTreeMap<BlockNumber, Listed>> {
+        let commits = inner.versions.iter().filter_map(|version| Some((version, version.commit.as_ref()?)));
+        commits
+            .filter_map(|(version, commit)| Some(self.open_catalogue(&version.image, commit).ok()?.1))
+            .collect()
+    }
+}
+
+fn root_id(listed: &Listed) -> Option<Id> {
+    listed.entry.root.as_ref().map(|root| root.id)
+}
