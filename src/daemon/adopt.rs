@@ -1,8 +1,9 @@
 //! Makes an arrived version, or its merge with what was changed here, the working head.
 
 use super::conflicts::note_conflicts;
-use super::core::{Core, Inner, Listed, charter_id, now_seconds};
+use super::core::{Core, Inner, Listed, now_seconds};
 use super::error::EngineError;
+use super::genesis::charter_id;
 use super::graft::graft;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};

@@ -22,7 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
-pub use super::core::initialise;
+pub use super::genesis::initialise;
 
 const WORKER_THREADS: usize = 2;
 /// Unpublished changes of a terminated engine are tried for so long; they are kept in any case.

@@ -14,6 +14,7 @@ mod drive;
 pub mod engine;
 mod error;
 mod exchange;
+mod genesis;
 mod graft;
 mod guard;
 mod history;

@@ -1,8 +1,9 @@
 //! A newer policy comes into force: write access changes at once, local edits that it forbids are set aside.
 
 use super::control::{Ground, GroundBlock};
-use super::core::{Core, Inner, SetAside, charter_id, now_seconds};
+use super::core::{Core, Inner, SetAside, now_seconds};
 use super::error::EngineError;
+use super::genesis::charter_id;
 use super::graft::graft;
 use super::status::RefusalStatus;
 use crate::base::BlockNumber;

@@ -1,8 +1,9 @@
 //! Makes a version of the working head: entries signed, catalogue and commit sealed, dirty pieces hashed, all of it
 //! durable. Telling others is the driver's.
 
-use super::core::{Core, Inner, Listed, charter_id, now_seconds, random};
+use super::core::{Core, Inner, Listed, now_seconds, random};
 use super::error::EngineError;
+use super::genesis::charter_id;
 use super::graft::{is_sparse, same_bytes};
 use super::history::log_entry;
 use super::versions::Version;

@@ -2,8 +2,9 @@
 //! merged with what was changed here. Nothing of it is shown before it has opened; a block that is refused stays as
 //! it was, with the bytes that this device already has.
 
-use super::core::{Core, Listed, charter_id, now_seconds};
+use super::core::{Core, Listed, now_seconds};
 use super::error::EngineError;
+use super::genesis::charter_id;
 use super::guard::{diverging, open_all, open_new_chunks};
 use super::status::RefusalStatus;
 use super::versions::Version as KeptVersion;

@@ -1,7 +1,7 @@
 //! The machine alone: every test is a short story told in inputs.
 
 use super::*;
-use crate::base::{Locator, Place};
+use crate::base::{Id, Locator, Place};
 
 fn version(n: u8) -> VersionRef {
     let place = Place { offset: 0, length: 64 };

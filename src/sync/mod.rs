@@ -2,9 +2,11 @@
 //! and returns [`Effect`]s; the daemon performs them and reports back. It knows nothing of files, keys or sockets.
 
 mod machine;
+mod signals;
 mod timing;
 
-pub use machine::{Effect, Fetched, Heard, Input, Machine, Poll, PutOutcome, Role};
+pub use machine::Machine;
+pub use signals::{Effect, Fetched, Heard, Input, Poll, PutOutcome, Role};
 pub use timing::Timing;
 
 /// Milliseconds since an arbitrary start; only grows.

@@ -34,7 +34,8 @@ impl Timing {
             storm: 1_000,
             put_spacing: poll.clamp(250, 3_000),
             reput: 30 * 60_000,
-            announce: 15 * 60_000,
+            // A DHT that lost its memory loses announcements without a sign: short polls are for small worlds.
+            announce: (poll * 20).clamp(5_000, 15 * 60_000),
             patience: poll.clamp(1_000, 20_000),
             retry_dead: (poll * 4).clamp(4_000, 120_000),
             backoff: 500,
