@@ -5,6 +5,7 @@ mod adopt;
 pub mod answers;
 pub mod cache;
 pub mod client;
+mod collide;
 mod commands;
 pub mod config;
 mod conflicts;

@@ -2,6 +2,7 @@
 //! merged with what was changed here. Nothing of it is shown before it has opened; a block that is refused stays as
 //! it was, with the bytes that this device already has.
 
+use super::collide::is_protected;
 use super::core::{Core, Listed, now_seconds};
 use super::error::EngineError;
 use super::genesis::charter_id;
@@ -48,10 +49,10 @@ pub(super) struct Arrived {
 
 /// The version below the working head, as it was published.
 pub(super) struct OldHead {
-    image: Option<Image>,
+    pub image: Option<Image>,
     /// Regions in which the arrived image does not go on from it.
     diverging: BTreeSet<RegionIndex>,
-    told: BTreeMap<BlockNumber, Listed>,
+    pub told: BTreeMap<BlockNumber, Listed>,
 }
 
 /// What each block becomes.
@@ -210,7 +211,10 @@ impl Core {
                 .is_some(),
         };
         let mut good = 0;
-        for (number, block) in &charter.blocks {
+        // The protected ones first: the others are held against them.
+        let mut blocks: Vec<_> = charter.blocks.iter().collect();
+        blocks.sort_by_key(|(number, _)| !is_protected(&policy, **number));
+        for (number, block) in blocks {
             let ours = known.get(number).filter(|listed| listed.entry.birth == block.birth);
             let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)
             else {
@@ -221,7 +225,13 @@ impl Core {
                 plan.entries.extend(ours.map(|ours| (*number, ours.clone())));
                 continue;
             };
-            let checked = self.check_entry(theirs, ours, (&policy, &charter), *number, arrived, Some(&old));
+            let rules = (&policy, &charter);
+            let mut checked = self.check_entry(theirs, ours, rules, *number, arrived, Some(&old));
+            if checked.is_ok()
+                && let Some(collision) = self.collision(rules, *number, arrived, &old, &plan)?
+            {
+                checked = Err(collision);
+            }
             match checked {
                 Ok(live) => {
                     good += 1;

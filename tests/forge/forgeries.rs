@@ -6,7 +6,8 @@ use super::thief::rand;
 use super::version::{DOCS, Forged, Ground, NOBODY};
 use kilofs::base::{BlockNumber, Id, InfoHash, Inode, Locator, PieceHashes, PieceLength, Place};
 use kilofs::crypt::keys::AdminKey;
-use kilofs::daemon::core::{Listed, charter_id};
+use kilofs::crypt::seal::BlobKind;
+use kilofs::daemon::core::Listed;
 use kilofs::map::{Edit, Map, NodeCache};
 use kilofs::record::{Mode, Policy, RECORD_BYTES, VersionRef};
 use kilofs::torrent::Metainfo;
@@ -144,7 +145,7 @@ fn a_policy_of_another_admin() {
             thief.entry(ground, head, DOCS, thief.next_counter(ground, DOCS))
         });
         let keys = thief.core.keys.catalogue.as_ref().unwrap();
-        let charter = charter_id(keys, &thief.ground().charter);
+        let charter = keys.blob_id(BlobKind::Charter, &thief.ground().charter.encode());
         let sign = |admin: &AdminKey| {
             let modes = vec![Mode::ReadWrite; 2];
             Policy::sign(admin, &thief.core.keys.database, stage.policy.counter + more, charter, modes)
