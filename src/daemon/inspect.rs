@@ -3,9 +3,10 @@
 use super::answers::{CheckFinding, Checked};
 use super::core::{Core, Listed};
 use super::error::EngineError;
+use super::versions::Version as KeptVersion;
 use crate::base::BlockNumber;
 use crate::crypt::BlobKind;
-use crate::image::Image;
+use crate::image::{Counters, Image, hash_pieces};
 use crate::map::{Map, Root};
 use crate::tree::ImageSource;
 use crate::tree::check::{Finding, check_block};
@@ -21,44 +22,50 @@ pub fn inspect(core: &Core, checked: &mut Checked) -> Result<(), EngineError> {
     drop(inner);
     blocks(core, "the working head", &image, &roots, checked);
     for version in versions {
-        let what = format!("version {}", version.reference.infohash);
-        let opened = core.open_commit(&version.image, &version.reference).and_then(|commit| {
-            // Others may name a charter that is not there; such a version is kept as evidence.
-            if commit.device == core.keys.device.public() {
-                open_charter(core, &version.image, &commit)?;
-            }
-            core.open_catalogue(&version.image, &commit)
-        });
-        match opened {
-            Ok((_, entries)) => {
-                let in_force = core.inner().entries.clone();
-                let roots = entries
-                    .iter()
-                    // What was refused when the version came is not shown, and need not open.
-                    .filter(|(number, listed)| {
-                        in_force.get(number).is_none_or(|known| known.entry.birth == listed.entry.birth)
-                    })
-                    .map(|(number, listed)| (*number, listed.root()))
-                    .collect();
-                if !refused(core, &entries) {
-                    blocks(core, &what, &version.image, &roots, checked);
-                }
-            }
-            Err(error) => {
-                checked.findings.push(CheckFinding { block: None, subject: what, what: error.to_string() });
-            }
+        let mut found = Checked::default();
+        kept(core, &version, &mut found);
+        checked.objects += found.objects;
+        checked.bytes += found.bytes;
+        // Somebody may have published what does not open; it was refused, and is kept only as it came.
+        if found.findings.is_empty() || !as_published(core, &version) {
+            checked.findings.extend(found.findings);
         }
     }
     Ok(())
 }
 
-/// Whether parts of a version were refused: then it is kept as evidence and for others' sake only.
-fn refused(core: &Core, entries: &BTreeMap<BlockNumber, Listed>) -> bool {
-    let inner = core.inner();
-    let remote = inner.state.refusals.iter().filter(|refusal| refusal.kind == "remote");
-    let mut blocks = remote.map(|refusal| BlockNumber(refusal.block));
-    blocks
-        .any(|number| entries.get(&number).map(|l| &l.entry) != inner.entries.get(&number).map(|l| &l.entry))
+fn kept(core: &Core, version: &KeptVersion, checked: &mut Checked) {
+    let what = format!("version {}", version.reference.infohash);
+    let opened = core.open_commit(&version.image, &version.reference).and_then(|commit| {
+        open_charter(core, &version.image, &commit)?;
+        core.open_catalogue(&version.image, &commit)
+    });
+    match opened {
+        Ok((_, entries)) => {
+            let charter = core.inner().state.charter.clone();
+            let lives = |number: &BlockNumber, listed: &Listed| {
+                charter.blocks.get(number).is_some_and(|block| block.birth == listed.entry.birth)
+            };
+            let entries = entries.iter().filter(|(number, listed)| lives(number, listed));
+            let roots = entries.map(|(number, listed)| (*number, listed.root())).collect();
+            blocks(core, &what, &version.image, &roots, checked);
+        }
+        Err(error) => {
+            checked.findings.push(CheckFinding { block: None, subject: what, what: error.to_string() });
+        }
+    }
+}
+
+/// Whether another device's version still has the bytes that its infohash names: then what does not open never did.
+fn as_published(core: &Core, version: &KeptVersion) -> bool {
+    let own = core.keys.device.public();
+    if version.commit.as_ref().is_none_or(|commit| commit.device == own) {
+        return false;
+    }
+    core.hashes_of(version).is_ok_and(|known| {
+        let counters = Counters::default();
+        hash_pieces(&core.store, &version.image, known.length, None, &counters).is_ok_and(|now| now == known)
+    })
 }
 
 fn open_charter(core: &Core, image: &Image, commit: &crate::record::Commit) -> Result<(), EngineError> {
