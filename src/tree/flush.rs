@@ -121,6 +121,8 @@ impl Tree {
     /// Takes what is to be flushed, and says whether that is what an earlier flush could not finish. `None` if there
     /// is nothing.
     fn freeze(&self, flushing: &mut Flushing) -> Result<Option<(Frozen, bool)>, TreeError> {
+        // What is being sealed early is waited for: sealed a second time here, it would be fetched twice by everybody.
+        let _nothing_under_way = self.bench.sealing.write();
         let mut state = self.bench.state.write();
         flushing.freed_bytes += std::mem::take(&mut state.freed_bytes);
         let again = state.frozen.is_some();

@@ -29,7 +29,7 @@ pub(super) struct Bench {
     pub(super) state: RwLock<State>,
     dirty_bytes_max: u64,
     /// Shared while chunks are sealed that no layer points to yet; taken before the state.
-    sealing: RwLock<()>,
+    pub(super) sealing: RwLock<()>,
     /// Raised when there are full chunks to seal, or when it is time to end.
     calls: Mutex<Calls>,
     called: Condvar,
