@@ -8,14 +8,14 @@
 use super::signals::{Effect, Fetched, Heard, Input, Poll, PutOutcome, Role};
 use super::{Millis, Timing};
 use crate::base::InfoHash;
-use crate::record::{VERSIONS_MAX, VersionRef};
+use crate::record::VersionRef;
 use std::collections::HashMap;
 
 /// The patience with a version that nobody serves is doubled at most so often.
 const REPLACED_MAX: u32 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+pub(super) enum Known {
     /// Here and covered by the head.
     Here,
     /// Nobody served it; to be tried again at the given time.
@@ -28,48 +28,48 @@ enum Known {
 
 /// One device's view of one database.
 pub struct Machine {
-    timing: Timing,
-    role: Role,
+    pub(super) timing: Timing,
+    pub(super) role: Role,
     /// The highest `seq` and all its values.
-    accepted: Vec<Heard>,
+    pub(super) accepted: Vec<Heard>,
     /// By torrent and commit: a record may name the torrent of an honest version with a commit that is not in it.
-    known: HashMap<VersionRef, Known>,
+    pub(super) known: HashMap<VersionRef, Known>,
     /// Versions that nobody serves.
-    missed: HashMap<VersionRef, Missed>,
+    pub(super) missed: HashMap<VersionRef, Missed>,
     /// The newest version made or adopted here.
-    head: Option<VersionRef>,
+    pub(super) head: Option<VersionRef>,
     /// The head ought to become the newest of the record, not before the given time.
-    unput: Option<Millis>,
+    pub(super) unput: Option<Millis>,
     /// What stands first in the record is of no use to anybody: the head replaces it, not before the given time.
-    mending: Option<Millis>,
-    pending: Option<Burst>,
-    polling: bool,
-    fetching: Option<VersionRef>,
-    publishing: bool,
-    putting: bool,
-    reachable: bool,
-    polls_done: u64,
-    next_poll: Millis,
-    next_put: Millis,
-    next_publish: Millis,
-    next_reput: Millis,
-    next_announce: Millis,
-    backoff: Millis,
-    hurry: bool,
+    pub(super) mending: Option<Millis>,
+    pub(super) pending: Option<Burst>,
+    pub(super) polling: bool,
+    pub(super) fetching: Option<VersionRef>,
+    pub(super) publishing: bool,
+    pub(super) putting: bool,
+    pub(super) reachable: bool,
+    pub(super) polls_done: u64,
+    pub(super) next_poll: Millis,
+    pub(super) next_put: Millis,
+    pub(super) next_publish: Millis,
+    pub(super) next_reput: Millis,
+    pub(super) next_announce: Millis,
+    pub(super) backoff: Millis,
+    pub(super) hurry: bool,
 }
 
 /// A version that was wanted in vain.
 #[derive(Clone, Copy)]
-struct Missed {
-    since: Millis,
+pub(super) struct Missed {
+    pub(super) since: Millis,
     /// How often another one was put in its place: each time the next is given twice as long.
-    replaced: u32,
+    pub(super) replaced: u32,
 }
 
 #[derive(Clone, Copy)]
-struct Burst {
-    first: Millis,
-    last: Millis,
+pub(super) struct Burst {
+    pub(super) first: Millis,
+    pub(super) last: Millis,
 }
 
 impl Machine {
@@ -196,15 +196,15 @@ impl Machine {
         self.head.as_ref()
     }
 
-    fn idle(&self) -> bool {
+    pub(super) fn idle(&self) -> bool {
         self.published_all() && !self.polling && self.fetching.is_none()
     }
 
-    fn first_accepted(&self) -> Option<VersionRef> {
+    pub(super) fn first_accepted(&self) -> Option<VersionRef> {
         self.accepted.first()?.versions.first().copied()
     }
 
-    fn seq(&self) -> Option<i64> {
+    pub(super) fn seq(&self) -> Option<i64> {
         Some(self.accepted.first()?.seq)
     }
 
@@ -393,124 +393,6 @@ impl Machine {
                 self.backoff = (self.backoff * 2).min(self.timing.poll.max(self.timing.backoff));
             }
         }
-    }
-
-    fn decide(&mut self, now: Millis) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if now >= self.next_announce {
-            self.next_announce = now + self.timing.announce;
-            effects.push(Effect::Announce);
-        }
-        if !self.polling && now >= self.next_poll {
-            self.polling = true;
-            effects.push(Effect::Poll);
-        }
-        if now >= self.next_reput {
-            self.next_reput = now + self.timing.reput;
-            if !self.accepted.is_empty() {
-                effects.push(Effect::Reput);
-            }
-        }
-        // A version that was tried in vain waits until what is due is published, or a record full of versions that
-        // nobody serves would keep this device from ever publishing again.
-        let again = self.next_wanted(now).is_some_and(|version| self.known.contains_key(&version));
-        if again {
-            self.decide_publish(now, &mut effects);
-        }
-        if self.fetching.is_none()
-            && !self.publishing
-            && let Some(version) = self.next_wanted(now)
-        {
-            self.fetching = Some(version);
-            effects.push(Effect::Fetch(version));
-        }
-        if !again {
-            self.decide_publish(now, &mut effects);
-        }
-        effects
-    }
-
-    fn decide_publish(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        if !self.may_publish() {
-            return;
-        }
-        if let Some(burst) = self.pending
-            && now >= self.publish_at(burst)
-        {
-            self.pending = None;
-            self.publishing = true;
-            effects.push(Effect::Publish);
-            return;
-        }
-        if self.put_at().is_some_and(|at| now >= at.max(self.next_put))
-            && let Some(head) = self.head
-            && let Some(seq) = self.next_seq()
-        {
-            self.putting = true;
-            let cas = self.seq();
-            if let Some(first) = self.first_accepted()
-                && let Some(missed) = self.missed.get_mut(&first)
-            {
-                *missed = Missed { since: now, replaced: missed.replaced + 1 };
-            }
-            effects.push(Effect::Put { versions: self.list(head), seq, cas });
-        }
-    }
-
-    /// Never before a first look at the DHT: what is there may be newer than what stands here.
-    fn may_publish(&self) -> bool {
-        let busy = self.publishing || self.putting || self.fetching.is_some();
-        self.role.publishes && self.reachable && !busy
-    }
-
-    fn put_at(&self) -> Option<Millis> {
-        self.next_seq()?;
-        match (self.unput, self.mending) {
-            (Some(unput), Some(mending)) => Some(unput.min(mending)),
-            (unput, mending) => unput.or(mending),
-        }
-    }
-
-    /// None where somebody who holds the database key has burnt `seq` to its end: nothing can be put any more.
-    fn next_seq(&self) -> Option<i64> {
-        self.seq().unwrap_or(0).checked_add(1)
-    }
-
-    fn publish_at(&self, burst: Burst) -> Millis {
-        let quiet = (burst.last + self.timing.quiet).min(burst.first + self.timing.storm);
-        quiet.max(self.next_publish).max(self.next_put)
-    }
-
-    /// The head, then what the record named and is not known to be broken.
-    fn list(&self, head: VersionRef) -> Vec<VersionRef> {
-        let mut versions = vec![head];
-        for heard in &self.accepted {
-            for version in &heard.versions {
-                let listed = versions.iter().any(|known| known.infohash == version.infohash);
-                if !listed && self.known.get(version) != Some(&Known::Broken) {
-                    versions.push(*version);
-                }
-            }
-        }
-        versions.truncate(VERSIONS_MAX);
-        versions
-    }
-
-    /// For each accepted value the newest version that was not tried yet, then the newest that may be tried again;
-    /// nothing below one that is here, but for a mirror.
-    fn next_wanted(&self, now: Millis) -> Option<VersionRef> {
-        let is_new = |version: &VersionRef| !self.known.contains_key(version);
-        let is_due = |version: &VersionRef| match self.known.get(version) {
-            Some(Known::Dead { again } | Known::Waiting { again }) => *again <= now && now != Millis::MAX,
-            _ => false,
-        };
-        let open = |heard: &'_ Heard| {
-            let here = |version: &VersionRef| self.is_here(version) && !self.role.keeps_all;
-            let end = heard.versions.iter().position(here).unwrap_or(heard.versions.len());
-            heard.versions[..end].to_vec()
-        };
-        let wanted: Vec<VersionRef> = self.accepted.iter().flat_map(open).collect();
-        wanted.iter().copied().find(is_new).or_else(|| wanted.iter().copied().find(is_due))
     }
 }
 

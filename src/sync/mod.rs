@@ -1,6 +1,7 @@
 //! Floor 3: what to do next, decided without clock, dice or wire. [`Machine::handle`] takes an [`Input`] and the time
 //! and returns [`Effect`]s; the daemon performs them and reports back. It knows nothing of files, keys or sockets.
 
+mod decide;
 mod machine;
 mod signals;
 mod timing;

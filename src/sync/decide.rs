@@ -1,0 +1,126 @@
+//! What is to be done next, given what the machine knows.
+
+use super::Millis;
+use super::machine::{Burst, Known, Machine, Missed};
+use super::signals::{Effect, Heard};
+use crate::record::{VERSIONS_MAX, VersionRef};
+
+impl Machine {
+    pub(super) fn decide(&mut self, now: Millis) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if now >= self.next_announce {
+            self.next_announce = now + self.timing.announce;
+            effects.push(Effect::Announce);
+        }
+        if !self.polling && now >= self.next_poll {
+            self.polling = true;
+            effects.push(Effect::Poll);
+        }
+        if now >= self.next_reput {
+            self.next_reput = now + self.timing.reput;
+            if !self.accepted.is_empty() {
+                effects.push(Effect::Reput);
+            }
+        }
+        // A version that was tried in vain waits until what is due is published, or a record full of versions that
+        // nobody serves would keep this device from ever publishing again.
+        let again = self.next_wanted(now).is_some_and(|version| self.known.contains_key(&version));
+        if again {
+            self.decide_publish(now, &mut effects);
+        }
+        if self.fetching.is_none()
+            && !self.publishing
+            && let Some(version) = self.next_wanted(now)
+        {
+            self.fetching = Some(version);
+            effects.push(Effect::Fetch(version));
+        }
+        if !again {
+            self.decide_publish(now, &mut effects);
+        }
+        effects
+    }
+
+    pub(super) fn decide_publish(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if !self.may_publish() {
+            return;
+        }
+        if let Some(burst) = self.pending
+            && now >= self.publish_at(burst)
+        {
+            self.pending = None;
+            self.publishing = true;
+            effects.push(Effect::Publish);
+            return;
+        }
+        if self.put_at().is_some_and(|at| now >= at.max(self.next_put))
+            && let Some(head) = self.head
+            && let Some(seq) = self.next_seq()
+        {
+            self.putting = true;
+            let cas = self.seq();
+            if let Some(first) = self.first_accepted()
+                && let Some(missed) = self.missed.get_mut(&first)
+            {
+                *missed = Missed { since: now, replaced: missed.replaced + 1 };
+            }
+            effects.push(Effect::Put { versions: self.list(head), seq, cas });
+        }
+    }
+
+    /// Never before a first look at the DHT: what is there may be newer than what stands here.
+    pub(super) fn may_publish(&self) -> bool {
+        let busy = self.publishing || self.putting || self.fetching.is_some();
+        self.role.publishes && self.reachable && !busy
+    }
+
+    pub(super) fn put_at(&self) -> Option<Millis> {
+        self.next_seq()?;
+        match (self.unput, self.mending) {
+            (Some(unput), Some(mending)) => Some(unput.min(mending)),
+            (unput, mending) => unput.or(mending),
+        }
+    }
+
+    /// None where somebody who holds the database key has burnt `seq` to its end: nothing can be put any more.
+    pub(super) fn next_seq(&self) -> Option<i64> {
+        self.seq().unwrap_or(0).checked_add(1)
+    }
+
+    pub(super) fn publish_at(&self, burst: Burst) -> Millis {
+        let quiet = (burst.last + self.timing.quiet).min(burst.first + self.timing.storm);
+        quiet.max(self.next_publish).max(self.next_put)
+    }
+
+    /// The head, then what the record named and is not known to be broken.
+    pub(super) fn list(&self, head: VersionRef) -> Vec<VersionRef> {
+        let mut versions = vec![head];
+        for heard in &self.accepted {
+            for version in &heard.versions {
+                let listed = versions.iter().any(|known| known.infohash == version.infohash);
+                if !listed && self.known.get(version) != Some(&Known::Broken) {
+                    versions.push(*version);
+                }
+            }
+        }
+        versions.truncate(VERSIONS_MAX);
+        versions
+    }
+
+    /// For each accepted value the newest version that was not tried yet, then the newest that may be tried again;
+    /// nothing below one that is here, but for a mirror.
+    pub(super) fn next_wanted(&self, now: Millis) -> Option<VersionRef> {
+        let is_new = |version: &VersionRef| !self.known.contains_key(version);
+        let is_due = |version: &VersionRef| match self.known.get(version) {
+            Some(Known::Dead { again } | Known::Waiting { again }) => *again <= now && now != Millis::MAX,
+            _ => false,
+        };
+        let open = |heard: &'_ Heard| {
+            let here = |version: &VersionRef| self.is_here(version) && !self.role.keeps_all;
+            let end = heard.versions.iter().position(here).unwrap_or(heard.versions.len());
+            heard.versions[..end].to_vec()
+        };
+        let wanted: Vec<VersionRef> = self.accepted.iter().flat_map(open).collect();
+        wanted.iter().copied().find(is_new).or_else(|| wanted.iter().copied().find(is_due))
+    }
+}
