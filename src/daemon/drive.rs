@@ -102,7 +102,7 @@ impl Driver {
         let mut meter = tokio::time::interval(METER_PERIOD);
         loop {
             let at = self.machine.lock().deadline();
-            let pause = Duration::from_millis(at.saturating_sub(self.now()).max(1).min(60_000));
+            let pause = Duration::from_millis(at.saturating_sub(self.now()).clamp(1, 60_000));
             let input = tokio::select! {
                 input = inputs.recv() => input.unwrap_or(Input::Tick),
                 () = tokio::time::sleep(pause) => Input::Tick,

@@ -62,7 +62,7 @@ impl BlockEntry {
         self
     }
 
-    /// Whether the signature is the signer's. Whether the signer may is for [`super::admit`].
+    /// Whether the signature is the signer's. Whether the signer may is for [`super::admit()`].
     pub fn signature_valid(&self, database: &DatabaseId) -> bool {
         verify(&self.signer.0, &self.signed_bytes(database), &self.signature)
     }
