@@ -162,6 +162,7 @@ pub(super) fn changed_part(a: Region, b: Region) -> Range<u32> {
 fn set_live(table: &mut Table, index: RegionIndex, live: u64) {
     let region = table.get(index);
     if index.0 < table.regions() && region.slot.is_some() {
-        table.set(index, Region { live: live.min(REGION_BYTES) as u32, ..region });
+        // Counts come from maps that others wrote: two entries may name one object. More than is written cannot live.
+        table.set(index, Region { live: live.min(u64::from(region.fill)) as u32, ..region });
     }
 }
