@@ -386,7 +386,7 @@ fn something_else_under_the_name_of_the_protected_block() {
     Stage::new().outlives(|stage| {
         let ground = stage.thief.ground();
         let kind = kinds.next().unwrap();
-        let inode = Inode((0x7eef << 32) + 99);
+        let inode = Inode((0x7eef << 32) + 99 + u64::from(kind.code()));
         let entry = DirEntry { inode, file_type: kind };
         let name = |kind, value: &[u8]| Edit { key: kind, change: Some((value.into(), None)) };
         let mut record = plain_file(inode, b"no directory at all");
@@ -394,10 +394,10 @@ fn something_else_under_the_name_of_the_protected_block() {
         let there = stage.thief.value(&ground, ROOT, Key::Entry(Inode(1), b"docs"));
         let there = DirEntry::decode(&there).unwrap();
         let mut edits = vec![name(Key::Entry(Inode(1), b"docs").encode(), &entry.encode())];
+        edits.push(Edit { key: Key::Inode(there.inode).encode(), change: None });
         if there.file_type == FileType::Directory {
             root.nlink -= 1;
             edits.push(name(Key::Inode(Inode(1)).encode(), &root.encode()));
-            edits.push(Edit { key: Key::Inode(there.inode).encode(), change: None });
         }
         if kind == FileType::Symlink {
             record = InodeRecord::new(kind, 0o777, Inode(1), Timestamp::default());
