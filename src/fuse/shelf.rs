@@ -1,9 +1,11 @@
 //! The `.kilofs` directory: state of the database and old trees, to be read as files. Not listed, but openable.
 //!
-//!     .kilofs/status          JSON, made anew at every open
-//!     .kilofs/conflicts       the same
-//!     .kilofs/versions/N/     the tree of the Nth newest version
-//!     .kilofs/refused/BLOCK/  edits that the policy forbade
+//! ```text
+//! .kilofs/status          JSON, made anew at every open
+//! .kilofs/conflicts       the same
+//! .kilofs/versions/N/     the tree of the Nth newest version
+//! .kilofs/refused/BLOCK/  edits that the policy forbade
+//! ```
 //!
 //! Old trees have inode numbers of their own there, lent out for as long as the kernel remembers them.
 

@@ -1,16 +1,14 @@
 //! What the thief tries.
 
-use super::liar;
 use super::stage::{Stage, Told};
 use super::thief::rand;
 use super::version::{DOCS, Forged, Ground, NOBODY};
-use kilofs::base::{BlockNumber, Id, InfoHash, Inode, Locator, PieceHashes, PieceLength, Place};
+use kilofs::base::{BlockNumber, Id, InfoHash, Inode, Locator, Place};
 use kilofs::crypt::keys::AdminKey;
 use kilofs::crypt::seal::BlobKind;
 use kilofs::daemon::core::Listed;
 use kilofs::map::{Edit, Map, NodeCache};
 use kilofs::record::{Mode, Policy, RECORD_BYTES, VersionRef};
-use kilofs::torrent::Metainfo;
 use kilofs::tree::inode::{FileType, InodeRecord};
 use kilofs::tree::key::Key;
 use kilofs::tree::value::DirEntry;
@@ -32,7 +30,7 @@ fn vandalise(tree: &Tree) {
 }
 
 /// The version as it was told, before the versions that were there.
-fn above(stage: &Stage, versions: &[VersionRef]) -> Vec<VersionRef> {
+pub fn above(stage: &Stage, versions: &[VersionRef]) -> Vec<VersionRef> {
     let mut all = versions.to_vec();
     let told = stage.thief.record().versions.into_iter();
     all.extend(told.filter(|old| !versions.iter().any(|version| version.infohash == old.infohash)));
@@ -411,59 +409,6 @@ fn something_else_under_the_name_of_the_protected_block() {
         let change = |entries: &mut std::collections::BTreeMap<_, _>| _ = entries.insert(ROOT, listed);
         let forged = stage.thief.version(&ground, &head.image, change, |_| {});
         Told { heals: false, refused: false, forged: Vec::new(), ..tell(stage, &forged, &stage.policy) }
-    });
-}
-
-/// Puts a version that nobody but a liar serves.
-fn tell_lie(stage: &Stage, infohash: InfoHash) -> Told {
-    let commit = stage.thief.ground().reference.commit;
-    let seq = stage.thief.put(above(stage, &[VersionRef { infohash, commit }]), stage.policy.clone());
-    Told { seq, forged: vec![infohash], heals: true, refused: false, blinds: false }
-}
-
-fn info(length: &str, name: &str, piece: &str, pieces: usize) -> Vec<u8> {
-    let head = format!(
-        "d6:lengthi{length}e4:name{}:{name}12:piece lengthi{piece}e6:pieces{}:",
-        name.len(),
-        pieces * 20
-    );
-    [head.as_bytes(), &vec![7; pieces * 20], b"e"].concat()
-}
-
-#[test]
-fn metainfo_that_lies_about_name_and_length() {
-    let lies = [
-        info("1048576", "../../etc/passwd", "16384", 64),
-        info("9223372036854775807", "database", "16384", 64),
-    ];
-    let mut lies = lies.into_iter();
-    Stage::new().outlives(|stage| {
-        let lie = lies.next().unwrap();
-        let claimed = lie.len();
-        tell_lie(stage, liar::serve(&stage.thief, lie, claimed))
-    });
-}
-
-#[test]
-fn metainfo_of_absurd_size() {
-    let mut claims = [usize::MAX >> 1, 1 << 31].into_iter();
-    Stage::new().outlives(|stage| {
-        let lie = info("1048576", "database", "16384", 64 + 1000 * (2 - claims.len()));
-        tell_lie(stage, liar::serve(&stage.thief, lie, claims.next().unwrap()))
-    });
-}
-
-#[test]
-fn a_torrent_of_zeros_larger_than_any_disk() {
-    Stage::new().outlives(|stage| {
-        let length = PieceLength::MAX;
-        let image_bytes = 1u64 << 42;
-        let count = length.count(image_bytes) as usize;
-        let hashes =
-            PieceHashes { length, image_bytes, hashes: vec![kilofs::image::zero_piece_hash(length); count] };
-        let lie = Metainfo { hashes }.info_bytes();
-        let claimed = lie.len();
-        tell_lie(stage, liar::serve(&stage.thief, lie, claimed))
     });
 }
 

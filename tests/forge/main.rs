@@ -8,6 +8,7 @@ mod forgeries;
 #[path = "../e2e/harness.rs"]
 mod harness;
 mod liar;
+mod lies;
 #[allow(dead_code)]
 #[path = "../e2e/process.rs"]
 mod process;
