@@ -129,6 +129,9 @@ fn with_flipped_byte(store: &Path, at: u64, check: impl FnOnce()) {
     file.write_all_at(&byte, at).unwrap();
 }
 
+/// Where the store has its second superblock.
+const SECOND_SUPERBLOCK: u64 = 512 << 10;
+
 #[test]
 fn a_flipped_byte_is_found_or_does_not_matter() {
     let world = World::new();
@@ -137,9 +140,11 @@ fn a_flipped_byte_is_found_or_does_not_matter() {
     let pristine = std::fs::read(&store).unwrap();
     let used: Vec<u64> = (0u64..).zip(&pristine).filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect();
     let mut dice = Dice::new(5);
-    // The superblocks' every byte, and places drawn from all that is in use.
-    let head = used.iter().copied().filter(|at| *at < 512).collect::<Vec<_>>();
-    let drawn: Vec<u64> = (0..150).map(|_| used[dice.below(used.len() as u64) as usize]).collect();
+    // Every byte of both superblocks, and places drawn from all that is in use.
+    let in_superblock = |at: &u64| *at < 512 || (SECOND_SUPERBLOCK..SECOND_SUPERBLOCK + 512).contains(at);
+    let head = used.iter().copied().filter(in_superblock).collect::<Vec<_>>();
+    assert!(head.iter().any(|at| *at >= SECOND_SUPERBLOCK), "the second superblock is in use");
+    let drawn: Vec<u64> = (0..2_000).map(|_| used[dice.below(used.len() as u64) as usize]).collect();
     for at in head.iter().chain(&drawn) {
         with_flipped_byte(&store, *at, || {
             let checked = a.kilofs(&["fsck", NAME]);
