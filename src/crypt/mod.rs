@@ -3,6 +3,7 @@
 pub mod keyring;
 pub mod keys;
 pub mod link;
+pub mod log_key;
 pub mod record_key;
 pub mod seal;
 pub mod secret;

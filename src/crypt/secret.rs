@@ -12,6 +12,8 @@ pub enum Context {
     RecordSeal,
     /// Seals a device's own state inside its store, from the record key.
     LocalState,
+    /// Seals a device's intent log, from the read secret.
+    IntentLog,
     /// Names the place where peers meet, from the record key.
     Rendezvous,
     /// A block's key, from the read secret.
@@ -34,6 +36,7 @@ impl Context {
             Context::Record => "kilofs 1 2026 record",
             Context::RecordSeal => "kilofs 1 2026 record seal",
             Context::LocalState => "kilofs 1 2026 local state",
+            Context::IntentLog => "kilofs 1 2026 intent log",
             Context::Rendezvous => "kilofs 1 2026 rendezvous",
             Context::Block => "kilofs 1 2026 block",
             Context::BlockEncryption => "kilofs 1 2026 block encryption",

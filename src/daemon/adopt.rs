@@ -93,8 +93,13 @@ impl Core {
             .iter()
             .all(|(number, root)| id_of(arrived.entries.get(number).and_then(Listed::root)) == id_of(*root));
         let views = self.views(&ours.state.policy, &ours.state.charter, &roots);
-        let next =
-            Head { image: head_image, roots, generation: ours.head.generation, changed: Default::default() };
+        let next = Head {
+            image: head_image,
+            roots,
+            generation: ours.head.generation,
+            changed: Default::default(),
+            mark: Default::default(),
+        };
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
                 let relation = Relation { same_as_theirs, merged };

@@ -1,14 +1,15 @@
 //! One database at one device: store, tree and state as one thing. Everything here is synchronous; the network is
 //! the driver's.
 //!
-//! Locks, in this order: `work` (one publication, adoption or enactment at a time), then `inner`. Neither is taken
-//! by a FUSE handler while it holds a lock of the tree.
+//! Locks, in this order: `work` (one publication, adoption or enactment at a time), then `inner`, then `log`. None is
+//! taken by a FUSE handler while it holds a lock of the tree.
 
 use super::cache::Cache;
 use super::config::Settings;
 use super::error::EngineError;
 use super::genesis::make_store;
 use super::home::{DatabasePaths, Name};
+use super::intents::IntentLog;
 use super::keys::Keys;
 use super::label::Label;
 use super::state::State;
@@ -20,7 +21,7 @@ use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{FileDisk, Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy};
-use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeError, TreeOptions};
+use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -119,6 +120,7 @@ pub struct Core {
     /// Work done.
     pub done: Work,
     pub(super) work: Mutex<()>,
+    pub(super) log: Mutex<IntentLog>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
     inner: Mutex<Inner>,
@@ -191,6 +193,7 @@ impl Core {
             hashing: Default::default(),
             done: Work::default(),
             work: Mutex::new(()),
+            log: Mutex::default(),
             postponed: Mutex::default(),
         };
         core.load()?;
@@ -238,6 +241,7 @@ impl Core {
         let options = TreeOptions {
             inode_prefix: fresh_prefix(&inner.entries)?,
             cache_bytes: self.settings.cache_bytes,
+            mark: inner.state.mark,
             dirty_bytes_max: DIRTY_BYTES_MAX,
             owner: process_owner(),
             clock: now_timestamp,
@@ -246,8 +250,9 @@ impl Core {
         inner.generation = tree.generation();
         inner.published = (!inner.state.pending).then_some(inner.generation);
         drop(inner);
-        self.tree = Some(Arc::new(tree));
-        Ok(())
+        let tree = Arc::new(tree);
+        self.tree = Some(tree.clone());
+        self.recover(&tree)
     }
 
     /// The state under its lock.
@@ -292,15 +297,6 @@ impl Core {
         charter.blocks.iter().filter_map(view).collect()
     }
 
-    /// Makes everything that was changed durable: what `fsync` means.
-    pub fn persist(&self) -> Result<(), TreeError> {
-        let Some(tree) = &self.tree else { return Ok(()) };
-        let head = tree.flush()?;
-        let mut inner = self.inner.lock();
-        self.install(&mut inner, &head);
-        self.save(&inner).map_err(TreeError::from)
-    }
-
     /// Takes a flushed head as the working head, unless a newer one was taken meanwhile.
     pub fn install(&self, inner: &mut Inner, head: &Head) {
         if head.generation < inner.generation {
@@ -308,6 +304,7 @@ impl Core {
         }
         inner.generation = head.generation;
         inner.image = head.image.clone();
+        inner.state.mark = head.mark;
         inner.state.roots = head.roots.clone();
         inner.state.pending = inner.published != Some(head.generation);
     }
@@ -330,7 +327,13 @@ impl Core {
             list.push(kept(label, &aside.image));
         }
         let sealed = self.keys.record.seal_local(LocalKind::State, &inner.state.encode());
-        self.store.commit(&list, &sealed)
+        let Some(tree) = &self.tree else { return self.store.commit(&list, &sealed) };
+        let mark = inner.state.mark;
+        let start = self.log.lock().start(mark, self.store.log_end());
+        self.store.commit_logged(&list, &sealed, Some(start))?;
+        self.log.lock().committed(mark);
+        tree.forget_changes(mark);
+        Ok(())
     }
 
     /// Opens and verifies a version's commit.

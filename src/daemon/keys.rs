@@ -5,6 +5,7 @@ use crate::base::{BlockNumber, DatabaseId, PublicKey};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::keys::{AdminKey, DatabaseKey, DeviceKey};
 use crate::crypt::link::Kind;
+use crate::crypt::log_key::LogKey;
 use crate::crypt::record_key::RecordKey;
 use crate::crypt::seal::SealKeys;
 use crate::crypt::secret::Secret;
@@ -20,6 +21,8 @@ pub struct Keys {
     pub database_public: PublicKey,
     /// Opens and seals the record.
     pub record: RecordKey,
+    /// Seals the intent log; absent at a mirror.
+    pub log: Option<LogKey>,
     /// Opens and seals catalogue, charter and commits; absent at a mirror.
     pub catalogue: Option<SealKeys>,
     /// Signs the record; absent where the capability is `read` or `mirror`.
@@ -45,6 +48,7 @@ impl Keys {
             database,
             admin_public: capability.admin_public,
             database_public: capability.database_public,
+            log: read_secret.as_ref().map(LogKey::of),
             catalogue: read_secret.as_ref().map(|secret| SealKeys::catalogue(secret, database)),
             database_key: capability.database_key(),
             device,

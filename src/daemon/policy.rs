@@ -145,6 +145,7 @@ impl Core {
             roots,
             generation: head.generation,
             changed: Default::default(),
+            mark: Default::default(),
         };
         drop(draft);
         drop(inner);

@@ -5,9 +5,12 @@ use super::status::{ConflictStatus, RefusalStatus};
 use crate::base::{BlockNumber, Malformed, Reader, SessionId, Writer};
 use crate::map::Root;
 use crate::record::{Charter, Policy, RECORD_BYTES, SignedItem, VersionRef};
+use crate::tree::Mark;
 use std::collections::{BTreeMap, BTreeSet};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The format before there was an intent log: without the mark.
+const FORMAT_UNLOGGED: u8 = 1;
 const BLOCKS_MAX: usize = 1 << 12;
 const LIST_MAX: usize = 1 << 14;
 const TEXT_BYTES_MAX: usize = 1 << 16;
@@ -36,6 +39,8 @@ pub struct State {
     pub head: Option<VersionRef>,
     /// The roots of the working head.
     pub roots: BTreeMap<BlockNumber, Option<Root>>,
+    /// The last change that the working head holds: the intent log goes on behind it.
+    pub mark: Mark,
     /// The working head holds changes that no version names.
     pub pending: bool,
     /// Conflict copies seen.
@@ -62,7 +67,7 @@ impl State {
             writer.u16(number.0);
             put_root(&mut writer, root.as_ref());
         }
-        writer.u8(u8::from(self.pending));
+        writer.u64(self.mark.lineage).u64(self.mark.seq).u8(u8::from(self.pending));
         let list = |items: Vec<Vec<u8>>| {
             let mut writer = Writer::new();
             writer.varint(items.len() as u64);
@@ -81,7 +86,8 @@ impl State {
     /// Reads a state's bytes.
     pub fn decode(bytes: &[u8]) -> Result<State, Malformed> {
         let mut reader = Reader::new(bytes);
-        if reader.u8()? != FORMAT {
+        let format = reader.u8()?;
+        if !matches!(format, FORMAT_UNLOGGED | FORMAT) {
             return Err(Malformed);
         }
         let session = SessionId(reader.array()?);
@@ -102,6 +108,10 @@ impl State {
             let number = BlockNumber(reader.u16()?);
             roots.insert(number, get_root(&mut reader)?);
         }
+        let mark = match format {
+            FORMAT_UNLOGGED => Mark::default(),
+            _ => Mark { lineage: reader.u64()?, seq: reader.u64()? },
+        };
         let pending = reader.u8()? != 0;
         let conflicts = read_list(&mut reader)?;
         let refusals = read_list(&mut reader)?;
@@ -116,6 +126,7 @@ impl State {
             charter,
             head,
             roots,
+            mark,
             pending,
             conflicts,
             refusals,

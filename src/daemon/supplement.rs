@@ -46,6 +46,7 @@ impl Core {
             roots,
             generation: head.generation,
             changed: Default::default(),
+            mark: Default::default(),
         };
         drop(draft);
         let Ok(changes) = tree.adopt(head.generation, next, views) else { return Ok(Changes::default()) };

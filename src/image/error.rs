@@ -56,6 +56,12 @@ pub enum StoreError {
         /// The store's file.
         file: String,
     },
+    /// The intent log has no room for a batch until the next commit.
+    #[error("the intent log of {file} is full: commit first")]
+    LogFull {
+        /// The store's file.
+        file: String,
+    },
     /// The file's head is no superblock of ours.
     #[error("{file} is not a kilofs store: check the path")]
     NotAStore {

@@ -2,13 +2,14 @@
 
 use super::disk::Disk;
 use super::error::StoreError;
+use super::log::{Log, Ring};
 use super::manifest::{Manifest, decode_index};
 use super::slots::{Run, RunRef, SLOTS_MAX, Slots};
 use super::store::{Generation, Kept, Label, State};
 use super::superblock::{BadSuperblock, STORE_FORMAT, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
 use super::table::{Leaf, Table};
 use super::version::{Hints, Image};
-use crate::base::REGION_BYTES;
+use crate::base::{REGION_BYTES, SlotIndex};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -107,6 +108,7 @@ struct Loader<'a> {
     leaves: HashMap<u32, (RunRef, Arc<Leaf>)>,
     indexes: HashMap<u32, (RunRef, Image)>,
     states: HashMap<u32, (RunRef, Arc<State>)>,
+    rings: Vec<Arc<Ring>>,
 }
 
 impl<'a> Loader<'a> {
@@ -118,6 +120,7 @@ impl<'a> Loader<'a> {
             leaves: HashMap::new(),
             indexes: HashMap::new(),
             states: HashMap::new(),
+            rings: Vec::new(),
         }
     }
 
@@ -145,7 +148,21 @@ impl<'a> Loader<'a> {
             };
             kept.push(Kept { label: Label(one.label), image });
         }
-        Ok(Arc::new(Generation { kept, state, manifest: run }))
+        let log = match manifest.log {
+            None => None,
+            Some(at) => Some(Log { ring: self.ring(&at.slots)?, start: at.start }),
+        };
+        Ok(Arc::new(Generation { kept, state, log, manifest: run }))
+    }
+
+    fn ring(&mut self, slots: &[SlotIndex]) -> Result<Arc<Ring>, String> {
+        if let Some(ring) = self.rings.iter().find(|ring| ring.slots().eq(slots.iter().copied())) {
+            return Ok(ring.clone());
+        }
+        let pins = self.slots.adopt_ring(slots).map_err(|error| format!("the intent log: {error}"))?;
+        let ring = Arc::new(Ring::new(pins));
+        self.rings.push(ring.clone());
+        Ok(ring)
     }
 
     fn state(&mut self, at: RunRef) -> Result<Arc<State>, String> {

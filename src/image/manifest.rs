@@ -1,9 +1,10 @@
 //! The manifest: which versions a commit keeps, and where their tables and the local state lie.
 
+use super::log::RING_SLOTS;
 use super::slots::RunRef;
 use super::superblock::{read_run, write_run};
 use super::table::{LEAF_BYTES, LEAF_REGIONS};
-use crate::base::{Malformed, Reader, Writer};
+use crate::base::{Malformed, Reader, SlotIndex, Writer};
 
 /// How many versions one store keeps at most.
 pub(super) const KEPT_MAX: usize = 64;
@@ -19,6 +20,17 @@ pub(super) struct Manifest {
     pub(super) state: Option<RunRef>,
     /// The kept versions, in the order in which they were committed.
     pub(super) kept: Vec<KeptRef>,
+    /// The intent log, if there is one.
+    pub(super) log: Option<LogRef>,
+}
+
+/// Where the intent log lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct LogRef {
+    /// Position of the first batch that the commit does not hold.
+    pub(super) start: u64,
+    /// The ring's slots, in order.
+    pub(super) slots: Vec<SlotIndex>,
 }
 
 /// One kept version.
@@ -33,13 +45,17 @@ pub(super) struct KeptRef {
 }
 
 impl Manifest {
-    /// State run, count, then per version: label, regions, index run.
+    /// State run, count, then per version: label, regions, index run; then, if there is a log: start 8, slots 4 each.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         write_run(&mut writer, self.state).varint(self.kept.len() as u64);
         for kept in &self.kept {
             writer.bytes(&kept.label).u32(kept.regions);
             write_run(&mut writer, kept.index);
+        }
+        if let Some(log) = &self.log {
+            writer.u64(log.start);
+            log.slots.iter().for_each(|slot| _ = writer.u32(slot.0));
         }
         writer.0
     }
@@ -58,9 +74,16 @@ impl Manifest {
             }
             kept.push(KeptRef { label, regions, index });
         }
+        let log = if reader.remaining() == 0 { None } else { Some(read_log(&mut reader)?) };
         reader.end()?;
-        Ok(Manifest { state, kept })
+        Ok(Manifest { state, kept, log })
     }
+}
+
+fn read_log(reader: &mut Reader<'_>) -> Result<LogRef, Malformed> {
+    let start = reader.u64()?;
+    let slots = (0..RING_SLOTS).map(|_| Ok(SlotIndex(reader.u32()?))).collect::<Result<_, Malformed>>()?;
+    Ok(LogRef { start, slots })
 }
 
 /// The list of a table's leaves: page 4, hash 32 each.
@@ -91,12 +114,16 @@ mod tests {
     fn a_manifest_has_one_encoding() {
         let run = RunRef { page: 300, bytes: 77, hash: [5; 32] };
         let kept = |label: &[u8], regions, index| KeptRef { label: label.to_vec(), regions, index };
-        let manifest =
-            Manifest { state: Some(run), kept: vec![kept(b"", 0, None), kept(b"head", 3, Some(run))] };
+        let log = LogRef { start: 1 << 40, slots: (9..).take(RING_SLOTS).map(SlotIndex).collect() };
+        let kept = vec![kept(b"", 0, None), kept(b"head", 3, Some(run))];
+        let without = Manifest { state: Some(run), kept: kept.clone(), log: None };
+        assert_eq!(Manifest::decode(&without.encode()), Ok(without.clone()));
+        let manifest = Manifest { state: Some(run), kept, log: Some(log) };
         let bytes = manifest.encode();
         assert_eq!(Manifest::decode(&bytes), Ok(manifest.clone()));
         for cut in 0..bytes.len() {
-            assert_eq!(Manifest::decode(&bytes[..cut]), Err(Malformed));
+            let shorter = Manifest::decode(&bytes[..cut]);
+            assert!(shorter == Err(Malformed) || shorter.as_ref() == Ok(&without), "cut at {cut}");
         }
         let mut long = bytes.clone();
         long.push(0);

@@ -12,6 +12,7 @@ mod error;
 mod file_disk;
 mod incoming;
 mod load;
+mod log;
 mod manifest;
 mod open_region;
 mod pieces;

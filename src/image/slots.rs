@@ -4,6 +4,7 @@
 //! until its bytes were discarded, then *clean*: only clean slots are handed out, so a new slot reads as zero.
 //! Tables and other small blobs lie in *runs* of pages inside slots of their own.
 
+use super::log::RING_SLOTS;
 use crate::base::{REGION_BYTES, SlotIndex};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,6 +179,24 @@ impl Slots {
         inner.clean.split_off(&count);
         inner.dirty.split_off(&count);
         Ok(())
+    }
+
+    /// Whether so much of the file is free that it could be shorter.
+    pub(super) fn is_roomy(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.clean.len() + inner.dirty.len() > 4 * RING_SLOTS
+    }
+
+    /// References for slots that a manifest read from disk gives to the log: they must exist and hold nothing else.
+    pub(super) fn adopt_ring(self: &Arc<Slots>, ring: &[SlotIndex]) -> Result<Vec<SlotPin>, Contradiction> {
+        let entries: Vec<(SlotIndex, u32)> = ring.iter().map(|slot| (*slot, REGION_BYTES as u32)).collect();
+        let mut sorted = ring.to_vec();
+        sorted.sort_unstable();
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Contradiction(twice[0].0));
+        }
+        self.adopt(&entries)?;
+        Ok(ring.iter().map(|slot| SlotPin { slots: self.clone(), index: *slot }).collect())
     }
 
     /// How many slots are in use for regions, in use for tables, and free.

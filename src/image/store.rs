@@ -3,7 +3,8 @@
 use super::disk::{Disk, Space};
 use super::error::StoreError;
 use super::load::{Loaded, load};
-use super::manifest::{KEPT_MAX, KeptRef, LABEL_BYTES_MAX, Manifest, STATE_BYTES_MAX, encode_index};
+use super::log::{Log, LogTail};
+use super::manifest::{KEPT_MAX, KeptRef, LABEL_BYTES_MAX, LogRef, Manifest, STATE_BYTES_MAX, encode_index};
 use super::slots::{Run, Slots};
 use super::superblock::{SUPERBLOCK_OFFSETS, Superblock};
 use super::version::Image;
@@ -60,6 +61,7 @@ pub(super) struct State {
 pub(super) struct Generation {
     pub(super) kept: Vec<Kept>,
     pub(super) state: Arc<State>,
+    pub(super) log: Option<Log>,
     pub(super) manifest: Run,
 }
 
@@ -69,6 +71,7 @@ pub struct Store {
     pub(super) file: String,
     database: DatabaseId,
     pub(super) slots: Arc<Slots>,
+    pub(super) log: Mutex<LogTail>,
     newest: RwLock<Arc<Generation>>,
     head: Mutex<Head>,
     sync_failed: AtomicBool,
@@ -92,14 +95,16 @@ impl Store {
             return Err(StoreError::Exists { file });
         }
         let slots = Slots::new(1);
-        let manifest = Manifest { state: None, kept: Vec::new() }.encode();
+        let manifest = Manifest { state: None, kept: Vec::new(), log: None }.encode();
         let run = write_run(&*disk, &file, &slots, &manifest)?;
-        let generation = Arc::new(Generation { kept: Vec::new(), state: Arc::default(), manifest: run });
+        let generation =
+            Arc::new(Generation { kept: Vec::new(), state: Arc::default(), log: None, manifest: run });
         let store = Store {
             newest: RwLock::new(generation.clone()),
             head: Mutex::new(Head { generation: 2, target: 0, behind_target: vec![generation.clone()] }),
             sync_failed: AtomicBool::new(false),
             fell_back: None,
+            log: Mutex::default(),
             disk,
             file,
             database,
@@ -127,10 +132,12 @@ impl Store {
             database: superblock.database,
             newest: RwLock::new(newest.clone()),
             fell_back,
+            log: Mutex::default(),
             disk,
             file,
             slots,
         };
+        store.log_committed(newest.log.as_ref());
         if let Some(faults) = &store.fell_back {
             tracing::warn!(file = %store.file, %faults, "using the commit before the damaged one");
             // Heal at once: slots of the damaged state are about to be reused, so nothing may lead to it any more.
@@ -168,11 +175,15 @@ impl Store {
     /// still stands. Slots that were let go may be reused after the commit that follows; a second commit of the same
     /// content therefore gives back the space of what the first one dropped.
     pub fn commit(&self, kept: &[Kept], state: &[u8]) -> Result<(), StoreError> {
+        self.commit_logged(kept, state, None)
+    }
+
+    /// [`Store::commit`] of what holds all batches of the intent log before the position `start`: their room is free
+    /// afterwards. A store without a log gets one.
+    pub fn commit_logged(&self, kept: &[Kept], state: &[u8], start: Option<u64>) -> Result<(), StoreError> {
         self.check_limits(kept, state)?;
         let mut head = self.head.lock();
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(StoreError::SyncFailed { file: self.file.clone() });
-        }
+        self.check_synced()?;
         let mut references = Vec::with_capacity(kept.len());
         for one in kept {
             references.push(self.persist_image(one)?);
@@ -184,9 +195,15 @@ impl Store {
             let run = if state.is_empty() { None } else { Some(self.write_run(state)?) };
             Arc::new(State { bytes: state.to_vec(), run })
         };
-        let manifest = Manifest { state: state.run.as_ref().map(Run::at), kept: references }.encode();
+        let log = match start {
+            Some(start) => Some(self.log_for(start, head.generation + 1)?),
+            None => current.log.clone(),
+        };
+        let at = log.as_ref().map(|log| LogRef { start: log.start, slots: log.ring.slots().collect() });
+        let manifest =
+            Manifest { state: state.run.as_ref().map(Run::at), kept: references, log: at }.encode();
         let run = self.write_run(&manifest)?;
-        let generation = Arc::new(Generation { kept: kept.to_vec(), state, manifest: run });
+        let generation = Arc::new(Generation { kept: kept.to_vec(), state, log, manifest: run });
         self.sync()?;
         if let Err(error) = self.write_superblock(head.target, head.generation + 1, &generation) {
             head.behind_target.push(generation);
@@ -194,6 +211,7 @@ impl Store {
         }
         head.generation += 1;
         head.target = 1 - head.target;
+        self.log_committed(generation.log.as_ref());
         *self.newest.write() = generation;
         head.behind_target = vec![current];
         self.reclaim();
@@ -310,9 +328,16 @@ impl Store {
         self.sync()
     }
 
+    pub(super) fn check_synced(&self) -> Result<(), StoreError> {
+        if self.sync_failed.load(Ordering::Acquire) {
+            return Err(StoreError::SyncFailed { file: self.file.clone() });
+        }
+        Ok(())
+    }
+
     /// After a failed sync the system may have dropped the pages and forgotten the failure: nothing may be committed on
     /// top of them.
-    fn sync(&self) -> Result<(), StoreError> {
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.disk.sync().map_err(|error| {
             self.sync_failed.store(true, Ordering::Release);
             StoreError::io(&self.file, "syncing", 0, error)

@@ -39,12 +39,12 @@ pub(super) enum BadSuperblock {
 }
 
 impl Superblock {
-    /// Its bytes: magic 8, format 4, generation 8, database 32, manifest (page 4, bytes 4, hash 32), intent log (page 4,
-    /// bytes 4; zero: none), zeros, BLAKE3 32.
+    /// Its bytes: magic 8, format 4, generation 8, database 32, manifest (page 4, bytes 4, hash 32), zeros,
+    /// BLAKE3 32.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.raw(MAGIC).u32(STORE_FORMAT).u64(self.generation).raw(self.database.as_bytes());
-        write_run(&mut writer, Some(self.manifest)).u32(0).u32(0);
+        write_run(&mut writer, Some(self.manifest));
         let mut bytes = writer.0;
         bytes.resize(BODY_BYTES, 0);
         let checksum = blake3::hash(&bytes);

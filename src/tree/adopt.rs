@@ -106,7 +106,8 @@ impl Tree {
         state.base = Arc::new(base);
         state.draft = Arc::new(draft);
         state.generation += 1;
-        state.head = Head { generation: state.generation, ..head };
+        state.journal.begin_lineage();
+        state.head = Head { generation: state.generation, mark: state.journal.mark(), ..head };
         self.listings.touch_all();
         Ok(changes)
     }
@@ -140,6 +141,7 @@ impl Tree {
             let base =
                 Base { source: state.base.source.clone(), blocks: views, pins: state.base.pins.clone() };
             state.base = Arc::new(base);
+            state.journal.begin_lineage();
         }
         Changes { too_many: changed, ..Changes::default() }
     }

@@ -3,6 +3,7 @@
 use super::attr::{Attr, SetAttr, SetTime, is_privileged, stripped};
 use super::error::TreeError;
 use super::inode::{InodeRecord, MODE_MASK, Timestamp};
+use super::intent::Intent;
 use super::live::Tree;
 use super::state::{State, strip};
 use super::write::{Attempt, Loaded, finish};
@@ -11,7 +12,10 @@ use crate::base::Inode;
 impl Tree {
     /// Changes attributes; all of them or none.
     pub fn set_attr(&self, inode: Inode, set: SetAttr) -> Result<Attr, TreeError> {
-        let now = self.now();
+        self.set_attr_at(inode, set, self.now())
+    }
+
+    pub(super) fn set_attr_at(&self, inode: Inode, set: SetAttr, now: Timestamp) -> Result<Attr, TreeError> {
         self.with_chunks(|state, loaded| {
             if let Some(size) = set.size
                 && let Attempt::Needs(needs) = self.truncate(state, inode, size, loaded, now)?
@@ -29,6 +33,7 @@ impl Tree {
                 record.ctime = now;
                 state.put_record(inode, block, record.clone());
             }
+            state.note(inode, now, &Intent::SetAttr { inode, set });
             Ok(Attempt::Done(state.view(&self.bench.shared).attr_of(inode, block, &record)))
         })
     }
@@ -54,7 +59,10 @@ impl Tree {
         if !self.read_view(|view| Ok(is_privileged(&view.record(inode)?)))? {
             return Ok(());
         }
-        let now = self.now();
+        self.strip_at(inode, self.now())
+    }
+
+    pub(super) fn strip_at(&self, inode: Inode, now: Timestamp) -> Result<(), TreeError> {
         let mut state = self.bench.state.write();
         let view = state.view(&self.bench.shared);
         let (mut record, block) = (view.record(inode)?, view.block_of(inode)?);
@@ -62,6 +70,7 @@ impl Tree {
         if strip(&mut record) {
             record.ctime = now;
             state.put_record(inode, block, record);
+            state.note(inode, now, &Intent::Strip { inode });
         }
         Ok(())
     }
@@ -78,8 +87,12 @@ impl Tree {
                 }
                 state.base.writable(view.block_of(inode)?)?;
             }
-            if truncate && let Attempt::Needs(needs) = self.truncate(state, inode, 0, loaded, now)? {
-                return Ok(Attempt::Needs(needs));
+            if truncate {
+                if let Attempt::Needs(needs) = self.truncate(state, inode, 0, loaded, now)? {
+                    return Ok(Attempt::Needs(needs));
+                }
+                let set = SetAttr { size: Some(0), ..SetAttr::default() };
+                state.note(inode, now, &Intent::SetAttr { inode, set });
             }
             *state.open.entry(inode).or_default() += 1;
             Ok(Attempt::Done(()))

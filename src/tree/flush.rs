@@ -10,6 +10,7 @@ use super::block::{Base, BlockView};
 use super::commit::{Committed, commit};
 use super::error::TreeError;
 use super::inode::{INLINE_BYTES_MAX, InodeRecord, RecordSize};
+use super::journal::Mark;
 use super::layer::{Layer, Node, Slot};
 use super::live::Tree;
 use super::read::STAGING;
@@ -34,6 +35,8 @@ pub struct Head {
     pub generation: u64,
     /// Blocks whose root the flush that made it changed.
     pub changed: BTreeSet<BlockNumber>,
+    /// The last change that is in it.
+    pub mark: Mark,
 }
 
 /// What a flush leaves to the next one.
@@ -129,6 +132,7 @@ impl Tree {
         if !again {
             if state.active.is_empty() {
                 state.head.generation = state.generation;
+                state.head.mark = state.journal.mark();
                 return Ok(None);
             }
             self.complete_records(&mut state)?;
@@ -136,7 +140,8 @@ impl Tree {
             layer.values_mut().for_each(settle_node);
             state.frozen_bytes = layer.values().map(Node::dirty_bytes).sum();
             state.dirty_bytes = state.orphans.values().map(|orphan| orphan.node.dirty_bytes()).sum();
-            state.frozen_generation = state.generation;
+            (state.frozen_generation, state.frozen_mark) = (state.generation, state.journal.mark());
+            state.journal.divide();
             state.frozen = Some(Arc::new(layer));
             let State { full, partial, orphans, .. } = &mut *state;
             full.retain(|(inode, _)| orphans.contains_key(inode));
@@ -187,7 +192,8 @@ impl Tree {
         let changed = changed.map(|block| block.number).collect();
         let blocks = state.base.blocks.iter().map(renewed).collect();
         let base = Base { source, blocks, pins: state.base.pins.clone() };
-        state.head = Head { image, roots, generation: state.frozen_generation, changed };
+        state.head =
+            Head { image, roots, generation: state.frozen_generation, changed, mark: state.frozen_mark };
         state.base = Arc::new(base);
         state.frozen = None;
         state.frozen_bytes = 0;

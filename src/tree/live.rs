@@ -6,6 +6,7 @@ use super::chunk_cache::ChunkCache;
 use super::error::TreeError;
 use super::flush::{Flushing, Head};
 use super::inode::Timestamp;
+use super::journal::{Journal, Mark};
 use super::key;
 use super::listing::Listings;
 use super::pins::Pins;
@@ -31,6 +32,8 @@ pub struct TreeOptions {
     pub dirty_bytes_max: u64,
     /// To whom the root of a block belongs that was never written to.
     pub owner: Owner,
+    /// The last change that the state holds.
+    pub mark: Mark,
     /// What time it is.
     pub clock: fn() -> Timestamp,
 }
@@ -77,13 +80,15 @@ impl Tree {
             open: HashMap::new(),
             generation: 0,
             frozen_generation: 0,
+            frozen_mark: options.mark,
             dirty_bytes: 0,
             frozen_bytes: 0,
             freed_bytes: 0,
             full: VecDeque::new(),
             partial: VecDeque::new(),
             draft,
-            head: Head { image, roots, generation: 0, changed: BTreeSet::new() },
+            head: Head { image, roots, generation: 0, changed: BTreeSet::new(), mark: options.mark },
+            journal: Journal::new(options.mark),
             drawn: 0,
         };
         let bench = Arc::new(Bench::new(shared, state, options.dirty_bytes_max));

@@ -2,7 +2,8 @@
 
 use super::attr::{Attr, NodeKind, Owner};
 use super::error::TreeError;
-use super::inode::{FileType, InodeRecord};
+use super::inode::{FileType, InodeRecord, Timestamp};
+use super::intent::{Birth, Intent};
 use super::layer::Node;
 use super::live::{Tree, check_name};
 use super::state::{State, born_in};
@@ -28,19 +29,17 @@ impl Tree {
         mode: u16,
         owner: Owner,
     ) -> Result<Attr, TreeError> {
-        self.make(parent, name, kind.file_type(), (mode, owner), |inode, node| {
-            let record = node.record.as_mut().expect("a new node has a record");
-            match kind {
-                NodeKind::File => record.data_id = inode.0,
-                NodeKind::Char(device) | NodeKind::Block(device) => record.rdev = device,
-                NodeKind::Fifo | NodeKind::Socket => {}
-            }
-        })
+        let rdev = match kind {
+            NodeKind::Char(device) | NodeKind::Block(device) => device,
+            NodeKind::File | NodeKind::Fifo | NodeKind::Socket => 0,
+        };
+        let birth = Birth { rdev, ..Birth::plain(kind.file_type(), mode, owner) };
+        self.make(parent, name, birth, self.now(), None)
     }
 
     /// Makes an empty directory.
     pub fn make_dir(&self, parent: Inode, name: &[u8], mode: u16, owner: Owner) -> Result<Attr, TreeError> {
-        self.make(parent, name, FileType::Directory, (mode, owner), |_, _| {})
+        self.make(parent, name, Birth::plain(FileType::Directory, mode, owner), self.now(), None)
     }
 
     /// Makes a symbolic link.
@@ -58,34 +57,40 @@ impl Tree {
             return Err(TreeError::Invalid);
         }
         const MODE: u16 = 0o777;
-        self.make(parent, name, FileType::Symlink, (MODE, owner), |_, node| {
-            node.link = Some(target.into());
-            node.record.as_mut().expect("a new node has a record").size = target.len() as u64;
-        })
+        let birth = Birth { target, ..Birth::plain(FileType::Symlink, MODE, owner) };
+        self.make(parent, name, birth, self.now(), None)
     }
 
-    fn make(
+    /// Makes something new; its inode number is drawn unless it is known.
+    pub(super) fn make(
         &self,
         parent: Inode,
         name: &[u8],
-        file_type: FileType,
-        (mode, owner): (u16, Owner),
-        fill: impl FnOnce(Inode, &mut Node),
+        birth: Birth<'_>,
+        now: Timestamp,
+        inode: Option<Inode>,
     ) -> Result<Attr, TreeError> {
         check_name(name)?;
-        let now = self.now();
+        let Birth { file_type, mode, owner, rdev, target } = birth;
         let mut state = self.bench.state.write();
         let place = self.place_for(&state, parent, name)?;
-        let inode = state.draw_inode(self.options.inode_prefix)?;
-        let record = born_in(parent, &place.record, file_type, (mode, owner), now);
-        let mut node = Node::fresh(place.block, record);
-        fill(inode, &mut node);
-        let record = node.record.clone().expect("a new node has a record");
+        let inode = match inode {
+            Some(inode) => inode,
+            None => state.draw_inode(self.options.inode_prefix)?,
+        };
+        let mut record = born_in(parent, &place.record, file_type, (mode, owner), now);
+        (record.rdev, record.size) = (rdev, target.len() as u64);
+        if file_type == FileType::File {
+            record.data_id = inode.0;
+        }
+        let mut node = Node::fresh(place.block, record.clone());
+        node.link = (file_type == FileType::Symlink).then(|| target.into());
         state.view(&self.bench.shared).claim(inode, place.block)?;
         state.active.insert(inode, node);
         state.put_entry(parent, place.block, name, Some(DirEntry { inode, file_type }));
         let subdirectories = i32::from(file_type == FileType::Directory);
         state.touch_directory(parent, place.block, place.record, subdirectories, now);
+        state.note(parent, now, &Intent::Make { parent, name, inode, birth });
         self.listings.touch(parent);
         Ok(state.view(&self.bench.shared).attr_of(inode, place.block, &record))
     }
@@ -138,8 +143,17 @@ impl Tree {
 
     /// Gives an inode one more name.
     pub fn link(&self, inode: Inode, parent: Inode, name: &[u8]) -> Result<Attr, TreeError> {
+        self.link_at(inode, parent, name, self.now())
+    }
+
+    pub(super) fn link_at(
+        &self,
+        inode: Inode,
+        parent: Inode,
+        name: &[u8],
+        now: Timestamp,
+    ) -> Result<Attr, TreeError> {
         check_name(name)?;
-        let now = self.now();
         let mut state = self.bench.state.write();
         let view = state.view(&self.bench.shared);
         let mut record = view.record(inode)?;
@@ -164,28 +178,34 @@ impl Tree {
         state.put_record(inode, block, record);
         state.put_entry(parent, block, name, Some(entry));
         state.touch_directory(parent, block, place.record, 0, now);
+        state.note(parent, now, &Intent::Link { inode, parent, name });
         self.listings.touch(parent);
         Ok(attr)
     }
 
     /// Removes a name of something that is not a directory.
     pub fn unlink(&self, parent: Inode, name: &[u8]) -> Result<(), TreeError> {
-        self.remove(parent, name, false)
+        self.remove(parent, name, false, self.now())
     }
 
     /// Removes an empty directory.
     pub fn remove_dir(&self, parent: Inode, name: &[u8]) -> Result<(), TreeError> {
-        self.remove(parent, name, true)
+        self.remove(parent, name, true, self.now())
     }
 
-    fn remove(&self, parent: Inode, name: &[u8], directory: bool) -> Result<(), TreeError> {
+    pub(super) fn remove(
+        &self,
+        parent: Inode,
+        name: &[u8],
+        directory: bool,
+        now: Timestamp,
+    ) -> Result<(), TreeError> {
         if name.len() > super::key::NAME_BYTES_MAX {
             return Err(TreeError::NameTooLong);
         }
         if directory && matches!(name, b"." | b"..") {
             return Err(if name == b"." { TreeError::Invalid } else { TreeError::NotEmpty });
         }
-        let now = self.now();
         let mut state = self.bench.state.write();
         let (entry, place) = self.named(&state, parent, name)?;
         let view = state.view(&self.bench.shared);
@@ -199,6 +219,7 @@ impl Tree {
         state.drop_name(entry.inode, place.block, record, now)?;
         state.put_entry(parent, place.block, name, None);
         state.touch_directory(parent, place.block, place.record, -i32::from(directory), now);
+        state.note(parent, now, &Intent::Remove { parent, name, directory });
         self.listings.touch(parent);
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use super::attr::Allocate;
 use super::error::TreeError;
-use super::inode::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use super::inode::{FILE_BYTES_MAX, INLINE_BYTES_MAX, Timestamp};
+use super::intent::Intent;
 use super::layer::Slot;
 use super::live::Tree;
 use super::read::unit_of;
@@ -16,11 +17,21 @@ const COPY_STEP_BYTES: u64 = 1 << 20;
 impl Tree {
     /// fallocate(2).
     pub fn allocate(&self, inode: Inode, how: Allocate, offset: u64, bytes: u64) -> Result<(), TreeError> {
+        self.allocate_at(inode, how, offset, bytes, self.now())
+    }
+
+    pub(super) fn allocate_at(
+        &self,
+        inode: Inode,
+        how: Allocate,
+        offset: u64,
+        bytes: u64,
+        now: Timestamp,
+    ) -> Result<(), TreeError> {
         let end = offset.checked_add(bytes).filter(|end| *end <= FILE_BYTES_MAX).ok_or(TreeError::TooBig)?;
         if bytes == 0 {
             return Err(TreeError::Invalid);
         }
-        let now = self.now();
         self.with_chunks(|state, loaded| {
             let mut target = self.target_file(state, inode)?;
             if matches!(how, Allocate::PunchHole | Allocate::ZeroRange | Allocate::ZeroRangeKeepSize)
@@ -33,6 +44,7 @@ impl Tree {
                 return Ok(Attempt::Needs(needs));
             }
             finish(state, target, now);
+            state.note(inode, now, &Intent::Allocate { inode, how, offset, bytes });
             Ok(Attempt::Done(()))
         })
     }

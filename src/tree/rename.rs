@@ -3,6 +3,7 @@
 use super::attr::RenameFlags;
 use super::error::TreeError;
 use super::inode::{InodeRecord, Timestamp};
+use super::intent::Intent;
 use super::live::{Tree, check_name};
 use super::state::State;
 use super::value::DirEntry;
@@ -30,9 +31,18 @@ impl Tree {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<(), TreeError> {
+        self.rename_at((parent, name), (new_parent, new_name), flags, self.now())
+    }
+
+    pub(super) fn rename_at(
+        &self,
+        (parent, name): (Inode, &[u8]),
+        (new_parent, new_name): (Inode, &[u8]),
+        flags: RenameFlags,
+        now: Timestamp,
+    ) -> Result<(), TreeError> {
         check_name(name).map_err(busy_if_dots)?;
         check_name(new_name).map_err(busy_if_dots)?;
-        let now = self.now();
         let mut state = self.bench.state.write();
         let (from, block) = self.end(&state, parent, name)?;
         let to = self.target(&state, new_parent, new_name, block)?;
@@ -58,7 +68,10 @@ impl Tree {
                 move_name(&mut state, block, from, (new_parent, new_name), now);
             }
         }
-        self.settle(&mut state, block, (parent, name), (new_parent, new_name), flags, now)
+        self.settle(&mut state, block, (parent, name), (new_parent, new_name), flags, now)?;
+        let (from, to) = ((parent, name), (new_parent, new_name));
+        state.note(parent, now, &Intent::Rename { from, to, flags });
+        Ok(())
     }
 
     /// What is to be renamed.

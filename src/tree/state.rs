@@ -5,6 +5,7 @@ use super::block::{Base, Shared};
 use super::error::TreeError;
 use super::flush::Head;
 use super::inode::{FileType, InodeRecord, Timestamp};
+use super::journal::{Journal, Mark};
 use super::layer::{Layer, Node, Slot, dirty_bytes};
 use super::source::ImageSource;
 use super::value::DirEntry;
@@ -29,6 +30,8 @@ pub(super) struct State {
     pub(super) generation: u64,
     /// The generation that the frozen layer has.
     pub(super) frozen_generation: u64,
+    /// The last change in the frozen layer.
+    pub(super) frozen_mark: Mark,
     /// Plaintext that waits in the active layer and in orphans, in bytes.
     pub(super) dirty_bytes: u64,
     /// The same in the frozen layer.
@@ -43,6 +46,8 @@ pub(super) struct State {
     pub(super) draft: Arc<Draft>,
     /// The last flushed state.
     pub(super) head: Head,
+    /// What was changed since the last commit of the store.
+    pub(super) journal: Journal,
     /// Inode numbers given out so far in this session.
     pub(super) drawn: u32,
 }

@@ -3,6 +3,7 @@
 use super::block::Shared;
 use super::error::TreeError;
 use super::inode::{FILE_BYTES_MAX, INLINE_BYTES_MAX, InodeRecord, RecordSize, Timestamp};
+use super::intent::Intent;
 use super::layer::Slot;
 use super::live::Tree;
 use super::read::{STAGING, Wanted, unit_of};
@@ -35,12 +36,21 @@ pub(super) struct Target {
 impl Tree {
     /// Writes `data` at `offset`; the file grows as needed.
     pub fn write(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), TreeError> {
+        self.write_at(inode, offset, data, self.now())
+    }
+
+    pub(super) fn write_at(
+        &self,
+        inode: Inode,
+        offset: u64,
+        data: &[u8],
+        now: Timestamp,
+    ) -> Result<(), TreeError> {
         if data.is_empty() {
             return Ok(());
         }
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(TreeError::TooBig)?;
-        let now = self.now();
         self.with_chunks(|state, loaded| {
             let mut target = self.target_file(state, inode)?;
             let parts = parts(offset, end, unit_of(&target.record));
@@ -64,6 +74,7 @@ impl Tree {
             }
             target.record.size = target.record.size.max(end);
             finish(state, target, now);
+            state.note(inode, now, &Intent::Write { inode, offset, data });
             Ok(Attempt::Done(()))
         })?;
         self.bench.after_write();

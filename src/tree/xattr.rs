@@ -2,6 +2,8 @@
 
 use super::attr::SetXattr;
 use super::error::TreeError;
+use super::inode::Timestamp;
+use super::intent::Intent;
 use super::key;
 use super::live::Tree;
 use super::state::State;
@@ -22,7 +24,7 @@ impl Tree {
         match (how, there) {
             (SetXattr::Create, true) => Err(TreeError::Exists),
             (SetXattr::Replace, false) => Err(TreeError::NoData),
-            _ => self.put_xattr(&mut state, inode, name, Some(value)),
+            _ => self.put_xattr(&mut state, inode, name, Some(value), self.now()),
         }
     }
 
@@ -32,15 +34,16 @@ impl Tree {
         if state.view(&self.bench.shared).get_xattr(inode, name).is_err() {
             return Err(TreeError::NoData);
         }
-        self.put_xattr(&mut state, inode, name, None)
+        self.put_xattr(&mut state, inode, name, None, self.now())
     }
 
-    fn put_xattr(
+    pub(super) fn put_xattr(
         &self,
         state: &mut State,
         inode: Inode,
         name: &[u8],
         value: Option<&[u8]>,
+        now: Timestamp,
     ) -> Result<(), TreeError> {
         let view = state.view(&self.bench.shared);
         let (mut record, block) = (view.record(inode)?, view.block_of(inode)?);
@@ -49,8 +52,9 @@ impl Tree {
             return Err(TreeError::ReadOnlyBlock(block));
         }
         state.node_mut(inode, block).xattrs.insert(name.into(), value.map(Into::into));
-        record.ctime = self.now();
+        record.ctime = now;
         state.put_record(inode, block, record);
+        state.note(inode, now, &Intent::SetXattr { inode, name, value });
         Ok(())
     }
 }

@@ -343,6 +343,7 @@ fn edited(stage: &Stage, ground: &Ground, edits: &[Edit]) -> Head {
         roots: [(ROOT, root)].into(),
         generation: 0,
         changed: Default::default(),
+        mark: Default::default(),
     }
 }
 

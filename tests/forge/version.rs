@@ -67,6 +67,7 @@ impl Thief {
             cache_bytes: 16 << 20,
             dirty_bytes_max: 64 << 20,
             owner: NOBODY,
+            mark: Default::default(),
             clock: Timestamp::default,
         };
         let views = ground.charter.blocks.iter().map(view).collect();

@@ -5,7 +5,8 @@ use kilofs::crypt::{Scope, SealKeys, Secret};
 use kilofs::fuse::{Host, MountOptions, Mounted, Provenance, RefusedEntry, VersionEntry, mount};
 use kilofs::image::{Image, MemoryDisk, Store};
 use kilofs::tree::{
-    BlockView, Changes, Head, NodeKind, Owner, ReadTree, SetAttr, Timestamp, Tree, TreeError, TreeOptions,
+    BlockView, Changes, Head, Mark, NodeKind, Owner, ReadTree, SetAttr, Timestamp, Tree, TreeError,
+    TreeOptions,
 };
 use parking_lot::Mutex;
 use std::os::unix::process::CommandExt;
@@ -88,7 +89,14 @@ fn clock() -> Timestamp {
 
 fn options(inode_prefix: u32) -> TreeOptions {
     let owner = Owner { uid: 0, gid: 0 };
-    TreeOptions { inode_prefix, cache_bytes: 8 << 20, dirty_bytes_max: 8 << 20, owner, clock }
+    TreeOptions {
+        inode_prefix,
+        cache_bytes: 8 << 20,
+        dirty_bytes_max: 8 << 20,
+        owner,
+        mark: Mark::default(),
+        clock,
+    }
 }
 
 fn block(number: BlockNumber, path: &[u8]) -> BlockView {

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A disk whose power fails after so many changes.
-struct CutDisk {
-    inner: CrashDisk,
-    left: AtomicU64,
+pub(super) struct CutDisk {
+    pub(super) inner: CrashDisk,
+    pub(super) left: AtomicU64,
 }
 
 impl CutDisk {

@@ -7,6 +7,7 @@ mod drafts;
 mod full;
 mod garbage;
 mod incoming;
+mod log;
 mod pieces;
 mod sharing;
 

@@ -13,11 +13,12 @@ mod random;
 mod room;
 mod threads;
 
-use super::attr::{NodeKind, Owner};
+use super::attr::{Attr, NodeKind, Owner};
 use super::block::BlockView;
 use super::check::check_block;
 use super::flush::Head;
 use super::inode::Timestamp;
+use super::journal::{Batch, Mark};
 use super::live::{Tree, TreeOptions};
 use super::source::ImageSource;
 use super::verify::live_delta;
@@ -48,6 +49,7 @@ fn options() -> TreeOptions {
         cache_bytes: 16 << 20,
         dirty_bytes_max: 8 << 20,
         owner: OWNER,
+        mark: Mark::default(),
         clock: tick,
     }
 }
@@ -94,11 +96,17 @@ impl World {
     /// Flushes, throws the tree away, and opens what is left.
     fn reopen(self) -> World {
         let head = self.tree.flush().unwrap();
-        let blocks = self.views(&head);
-        let World { store, blocks: kept, tree } = self;
+        let World { store, blocks, tree } = self;
         drop(tree);
-        let tree = Tree::load(store.clone(), head.image, blocks, options()).unwrap();
-        World { store, blocks: kept, tree }
+        let tree = World::load(&store, &blocks, &head);
+        World { store, blocks, tree }
+    }
+
+    /// The tree of a head.
+    fn load(store: &Arc<Store>, blocks: &[BlockView], head: &Head) -> Tree {
+        let view = |block: &BlockView| BlockView { root: head.roots[&block.number], ..block.clone() };
+        let options = TreeOptions { mark: head.mark, ..options() };
+        Tree::load(store.clone(), head.image.clone(), blocks.iter().map(view).collect(), options).unwrap()
     }
 
     /// Checks that what is flushed is a sound filesystem, that every byte of it opens, and that what the image says to

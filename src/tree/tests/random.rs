@@ -5,7 +5,7 @@ use super::super::{
     Allocate, FileType, NodeKind, ReadTree, RenameFlags, SetAttr, SetXattr, TreeError, Whence,
 };
 use super::model::{Failure, Model, Number};
-use super::{Dice, OWNER, ROOT, World, kind};
+use super::{Attr, Batch, Dice, Head, OWNER, ROOT, World, kind};
 use crate::base::Inode;
 use std::collections::BTreeMap;
 
@@ -14,6 +14,9 @@ const NAMES: [&[u8]; 9] =
     [b"a", b"b", b"c", b"d", b"e", b"f", b"some longer name.txt", b"\xff\xfe", &[b'n'; 256]];
 const FLAGS: [RenameFlags; 3] = [RenameFlags::Replace, RenameFlags::NoReplace, RenameFlags::Exchange];
 
+/// Room for all changes between two saves.
+const LOG_BYTES: usize = 1 << 28;
+
 struct Run {
     world: Option<World>,
     model: Model,
@@ -21,6 +24,9 @@ struct Run {
     dice: Dice,
     /// Largest offset of writes.
     reach: u64,
+    /// The head that a store would have, and the intent log behind it.
+    saved: Head,
+    log: Vec<Batch>,
 }
 
 fn same<T>(real: Result<T, TreeError>, wanted: Result<(), Failure>, what: &str) {
@@ -31,7 +37,11 @@ fn same<T>(real: Result<T, TreeError>, wanted: Result<(), Failure>, what: &str) 
 impl Run {
     fn new(seed: u64, reach: u64) -> Run {
         let inodes = BTreeMap::from([(0, ROOT)]);
-        Run { world: Some(World::new()), model: Model::new(), inodes, dice: Dice(seed), reach }
+        let world = World::new();
+        world.tree.keep_changes(LOG_BYTES);
+        let saved = world.tree.flush().unwrap();
+        let (model, dice) = (Model::new(), Dice(seed));
+        Run { world: Some(world), model, inodes, dice, reach, saved, log: Vec::new() }
     }
 
     fn world(&self) -> &World {
@@ -317,19 +327,65 @@ impl Run {
         }
     }
 
+    /// A commit of the store: the log begins behind it.
+    fn save(&mut self) {
+        let tree = &self.world.as_ref().unwrap().tree;
+        self.saved = tree.flush().unwrap();
+        tree.forget_changes(self.saved.mark);
+        self.log.clear();
+    }
+
+    /// What an fsync does.
+    fn sync(&mut self) {
+        let batch = self.world().tree.take_changes();
+        self.log.push(batch);
+    }
+
+    /// The power fails after an fsync: the saved head and the log are all that is left.
+    fn crash(&mut self) {
+        self.sync();
+        let attrs = |run: &Run| -> Vec<Attr> {
+            run.model.0.keys().map(|number| run.world().tree.attr(run.inodes[number]).unwrap()).collect()
+        };
+        let before = attrs(self);
+        let World { store, blocks, tree } = self.world.take().unwrap();
+        let mark = tree.mark();
+        drop(tree);
+        let world = World { tree: World::load(&store, &blocks, &self.saved), store, blocks };
+        for batch in &self.log {
+            world.tree.replay(batch.first, &batch.bytes).unwrap();
+        }
+        assert_eq!(world.tree.mark(), mark);
+        world.tree.keep_changes(LOG_BYTES);
+        self.world = Some(world);
+        assert_eq!(attrs(self), before);
+    }
+
     fn run(mut self, steps: usize) {
         for step in 0..steps {
             self.step();
             if self.dice.one_in(40) {
                 self.world().tree.flush().unwrap();
             }
+            if self.dice.one_in(60) {
+                self.save();
+            }
+            if self.dice.one_in(30) {
+                self.sync();
+            }
             if step % 250 == 249 {
                 self.compare();
+                self.close_all();
                 if self.dice.one_in(2) {
-                    self.close_all();
+                    self.crash();
+                    self.compare();
+                } else {
+                    self.save();
                     let world = self.world.take().unwrap();
                     world.check();
                     self.world = Some(world.reopen());
+                    self.world().tree.keep_changes(LOG_BYTES);
+                    self.saved = self.world().tree.flush().unwrap();
                     self.compare();
                 }
             }
