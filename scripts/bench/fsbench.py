@@ -2,7 +2,7 @@
 """Measures a directory as programs use it: one line per figure, `LABEL NAME VALUE UNIT`.
 
     fsbench.py LABEL DIR [--quick] [--seq MiB] [--files N] [--only NAME,NAME] [--tree DIR]
-    fsbench.py --median BASELABEL FILE...     a table of medians, and ratios to BASELABEL (higher is better)
+    fsbench.py --goals OWNLABEL FILE...       a table of medians, and how much of its goal OWNLABEL reaches
 
 Higher is better, unless the unit is s. Needs fio, git and tar. The corpus is made from a fixed seed in the temporary
 directory. The page cache of a file under test is dropped with posix_fadvise, so reads reach the filesystem.
@@ -270,8 +270,11 @@ class Bench:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-def medians(base, paths):
-    """Prints a table: the median of each figure and label, with the ratio to the base label."""
+ENCRYPTED = ("gocryptfs", "securefs", "cryfs", "encfs")
+
+
+def medians(paths):
+    """By figure and label, with the figures' units."""
     values, units, labels = {}, {}, []
     for path in paths:
         for line in open(path):
@@ -283,27 +286,33 @@ def medians(base, paths):
             units[name] = unit
             if label not in labels:
                 labels.append(label)
-    print("| figure | unit |", " | ".join(labels), "|")
-    print("|---" * (len(labels) + 2) + "|")
-    for name, by_label in values.items():
-        reference = statistics.median(by_label[base]) if base in by_label else None
-        cells = []
-        for label in labels:
-            if label not in by_label:
-                cells.append("-")
-                continue
-            median = statistics.median(by_label[label])
-            text = f"{median:.3g}" if median < 100 else f"{median:.0f}"
-            if reference and label != base:
-                ratio = reference / median if units[name] == "s" else median / reference
-                text += f" ({ratio:.2f}x)"
-            cells.append(text)
-        print(f"| {name} | {units[name]} |", " | ".join(cells), "|")
+    middles = {name: {label: statistics.median(all) for label, all in by.items()} for name, by in values.items()}
+    return middles, units, labels
+
+
+def short(value):
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def print_goals(own, paths):
+    """A Markdown table; its last column is the own figure in units of its goal (seconds are inverted)."""
+    middles, units, labels = medians(paths)
+    labels = [own] + [label for label in labels if label != own]
+    print("| figure | unit |", " | ".join(labels), "| of goal |")
+    print("|---|---|" + "---:|" * (len(labels) + 1))
+    for name, by_label in middles.items():
+        # As rates, so that more is better.
+        rate = {label: 1 / value if units[name] == "s" else value for label, value in by_label.items()}
+        goals = [1.2 * max(rate[label] for label in ENCRYPTED if label in rate)] if rate.keys() & set(ENCRYPTED) else []
+        goals += [0.7 * rate["ceiling"]] if "ceiling" in rate else []
+        cells = [short(by_label[label]) if label in by_label else "-" for label in labels]
+        reached = f"{rate[own] / min(goals):.2f}" if goals and own in rate else "-"
+        print(f"| {name} | {units[name]} |", " | ".join(cells), f"| {reached} |")
 
 
 def main():
-    if sys.argv[1:2] == ["--median"]:
-        return medians(sys.argv[2], sys.argv[3:])
+    if sys.argv[1:2] == ["--goals"]:
+        return print_goals(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("label")
     parser.add_argument("dir")

@@ -6,8 +6,10 @@ use std::time::Duration;
 /// How long the kernel may keep names, attributes and the absence of names. Remote changes are pushed, so this only
 /// bounds the harm of a notification that never came.
 pub(super) const CACHE_FOR: Duration = Duration::from_secs(3600);
-/// How long it may keep what changes without notice: the directories of `.kilofs`.
-pub(super) const CACHE_BRIEFLY: Duration = Duration::from_millis(500);
+/// Measured: 128 KiB leave one thread waiting, more than 512 KiB make single requests that one thread opens alone.
+pub(super) const READ_AHEAD_KIB: u32 = 256;
+/// Threads that answer the kernel, each with a descriptor of its own.
+pub(super) const THREADS: usize = 2;
 
 /// Largest write request, in bytes; the kernel allows no more.
 const WRITE_BYTES_MAX: u32 = 1 << 20;

@@ -3,6 +3,7 @@
 use super::adapter::Adapter;
 use super::device;
 use super::host::Host;
+use super::init::{READ_AHEAD_KIB, THREADS};
 use super::message::Messenger;
 use super::mountpoint::{self, Unmount};
 use super::notify::Herald;
@@ -14,11 +15,6 @@ use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Measured: 128 KiB leave one thread waiting, more than 512 KiB make single requests that one thread opens alone.
-const READ_AHEAD_KIB: u32 = 256;
-/// Threads that answer the kernel, each with a descriptor of its own.
-const THREADS: usize = 2;
 
 /// A mount that lives until somebody unmounts it, here or from outside. Dropping it detaches it.
 pub struct Mounted {

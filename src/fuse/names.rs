@@ -1,9 +1,9 @@
 //! Names: looking up, making, linking, removing, renaming, listing.
 
 use super::errno::Refusal;
-use super::init::{CACHE_BRIEFLY, CACHE_FOR};
+use super::init::CACHE_FOR;
 use super::shared::{Found, Shared, is_shelf};
-use super::shelf::{self, Audience, Visit};
+use super::shelf::{self, Audience, CACHE_BRIEFLY, Visit};
 use crate::base::Inode;
 use crate::tree::{Attr, DirItem, FileType, NodeKind, Owner, ReadTree as _, RenameFlags, TreeError};
 use std::time::Duration;

@@ -10,7 +10,7 @@
 //! Old trees have inode numbers of their own there, lent out for as long as the kernel remembers them.
 
 use super::host::Host;
-use super::init::{CACHE_BRIEFLY, CACHE_FOR};
+use super::init::CACHE_FOR;
 use super::loans::{Loan, Loans, Source};
 use crate::base::{BlockNumber, Inode};
 use crate::tree::{Attr, FileType, Timestamp, TreeError};
@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// The name under the root.
 pub(super) const NAME: &[u8] = b".kilofs";
+/// How long the kernel may keep what changes without notice.
+pub(super) const CACHE_BRIEFLY: Duration = Duration::from_millis(500);
 /// The inodes of the shelf and of what lies on it.
 const RANGE: Range<u64> = 0x4000_0000..1 << 32;
 const SHELF: Inode = Inode(RANGE.start);
