@@ -1,6 +1,7 @@
 //! Performs what the sync machine decides: the only place where DHT, swarm, store and tree meet.
 
 use super::core::Core;
+use super::doorbell::Doorbell;
 use super::error::EngineError;
 use super::transfer::missing_bytes;
 use crate::base::{Id, InfoHash};
@@ -26,6 +27,7 @@ pub struct Driver {
     machine: Mutex<Machine>,
     started: Instant,
     inputs: mpsc::UnboundedSender<Input>,
+    doorbell: Doorbell,
     settled: Notify,
     kernel: Mutex<Weak<Mounted>>,
     pub(super) facts: Mutex<Facts>,
@@ -62,6 +64,7 @@ impl Driver {
             machine: Mutex::new(machine),
             started: Instant::now(),
             inputs,
+            doorbell: Doorbell::default(),
             settled: Notify::new(),
             kernel: Mutex::default(),
             facts: Mutex::new(Facts {
@@ -101,18 +104,27 @@ impl Driver {
         tokio::spawn(self.clone().seed_kept());
         let mut meter = tokio::time::interval(METER_PERIOD);
         loop {
-            let at = self.machine.lock().deadline();
+            let (at, awaiting) = {
+                let machine = self.machine.lock();
+                (machine.deadline(), machine.awaits_quiet())
+            };
+            let unheard = self.net.is_some() && !awaiting && !self.doorbell.leave();
             let pause = Duration::from_millis(at.saturating_sub(self.now()).clamp(1, 60_000));
             let input = tokio::select! {
                 input = inputs.recv() => input.unwrap_or(Input::Tick),
-                () = tokio::time::sleep(pause) => Input::Tick,
+                () = tokio::time::sleep(pause), if !unheard => Input::Tick,
+                () = std::future::ready(()), if unheard => Input::Tick,
                 _ = meter.tick() => { self.write_meters(); continue }
                 () = stop.notified() => break,
             };
             if self.net.is_none() {
                 continue;
             }
-            let effects = self.machine.lock().handle(input, self.now(), dice());
+            let mut effects = Vec::new();
+            if let Some(at) = self.doorbell.look() {
+                effects = self.machine.lock().handle(Input::Changed, at, dice());
+            }
+            effects.extend(self.machine.lock().handle(input, self.now(), dice()));
             self.settled.notify_waiters();
             for effect in effects {
                 tracing::debug!(?effect);
@@ -130,6 +142,13 @@ impl Driver {
     /// Tells the machine.
     pub fn tell(&self, input: Input) {
         let _ = self.inputs.send(input);
+    }
+
+    /// Something was changed through the mount. Cheap: it may be called for every change.
+    pub fn changed(&self) {
+        if self.doorbell.ring(self.now()) {
+            self.tell(Input::Changed);
+        }
     }
 
     pub(super) fn net(&self) -> Option<&Net> {

@@ -5,7 +5,6 @@ use super::core::SetAside;
 use super::history;
 use crate::base::{InfoHash, Inode};
 use crate::fuse::{Host, Provenance, RefusedEntry, VersionEntry};
-use crate::sync::Input;
 use crate::tree::{ReadTree, TreeError};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -46,7 +45,7 @@ impl Host for EngineHost {
     }
 
     fn mutated(&self) {
-        self.desk.driver.tell(Input::Changed);
+        self.desk.driver.changed();
     }
 
     fn status(&self) -> String {

@@ -166,6 +166,11 @@ impl Machine {
         self.polls_done > polls && self.idle() && self.next_wanted(Millis::MAX).is_none()
     }
 
+    /// A burst of changes is under way: its end is looked for without being told of each change.
+    pub fn awaits_quiet(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Nothing local waits for a put.
     pub fn published_all(&self) -> bool {
         self.pending.is_none() && self.unput.is_none() && !self.publishing && !self.putting
