@@ -226,7 +226,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply::empty(reply, self.0.persist(inode(number)));
+        self.0.persist(inode(number), reply);
     }
 
     /// Told once, the kernel opens directories by itself and caches what is in them.
@@ -264,7 +264,7 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        reply::empty(reply, self.0.persist(inode(number)));
+        self.0.persist(inode(number), reply);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {

@@ -7,7 +7,7 @@ use super::shared::Shared;
 use super::shelf;
 use crate::base::Inode;
 use crate::tree::{Allocate, Attr, NodeKind, ReadTree as _, TreeError, Whence};
-use fuser::{FileHandle, FopenFlags, OpenAccMode, OpenFlags, WriteFlags};
+use fuser::{FileHandle, FopenFlags, OpenAccMode, OpenFlags, ReplyEmpty, WriteFlags};
 
 /// Bytes that one copy request moves at most, so that it does not keep a thread for long; the caller asks again.
 const COPY_BYTES_MAX: u64 = 16 << 20;
@@ -205,11 +205,8 @@ impl Shared {
         }
     }
 
-    pub fn persist(&self, inode: Inode) -> Result<(), Refusal> {
-        if shelf::holds(inode) {
-            return Ok(());
-        }
-        Ok(self.host.persist()?)
+    pub fn persist(&self, inode: Inode, reply: ReplyEmpty) {
+        if shelf::holds(inode) { reply.ok() } else { self.syncs.sync(reply) }
     }
 }
 

@@ -21,6 +21,7 @@ mod options;
 mod reply;
 mod shared;
 mod shelf;
+mod syncs;
 
 pub use error::MountError;
 pub use host::{Host, Provenance, RefusedEntry, VersionEntry};

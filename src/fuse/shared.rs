@@ -6,6 +6,7 @@ use super::init::CACHE_FOR;
 use super::known::Known;
 use super::notify::Notice;
 use super::shelf::{self, Shelf};
+use super::syncs::Syncs;
 use crate::base::{BlockNumber, Inode};
 use crate::tree::{Attr, Timestamp, Tree};
 use crossbeam_channel::Sender;
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     pub host: Arc<dyn Host>,
     pub shelf: Shelf,
     pub known: Known,
+    pub syncs: Syncs,
     /// The way to the thread that notifies the kernel.
     pub notices: Sender<Notice>,
     /// Handles that are open for writing, by inode: only these can have changed mapped pages.
@@ -44,17 +46,18 @@ pub(super) struct Found {
 }
 
 impl Shared {
-    pub fn new(tree: Arc<Tree>, host: Arc<dyn Host>, notices: Sender<Notice>) -> Shared {
+    pub fn new(tree: Arc<Tree>, host: Arc<dyn Host>, notices: Sender<Notice>) -> std::io::Result<Shared> {
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        Shared {
+        Ok(Shared {
             tree,
+            syncs: Syncs::start(host.clone())?,
             shelf: Shelf::new(host.clone(), now(), owner),
             host,
             known: Known::default(),
             notices,
             writers: Mutex::default(),
             root_names: Mutex::default(),
-        }
+        })
     }
 
     /// A name that leads to `attr`, which the kernel will remember from now on.
