@@ -95,6 +95,10 @@ pub struct Work {
     pub adopted: AtomicU64,
     /// Versions merged.
     pub merged: AtomicU64,
+    /// Commits of the store.
+    pub commits: AtomicU64,
+    /// Batches written to the intent log.
+    pub logged: AtomicU64,
 }
 
 /// One database at one device.
@@ -327,6 +331,7 @@ impl Core {
             list.push(kept(label, &aside.image));
         }
         let sealed = self.keys.record.seal_local(LocalKind::State, &inner.state.encode());
+        Core::count(&self.done.commits);
         let Some(tree) = &self.tree else { return self.store.commit(&list, &sealed) };
         let mark = inner.state.mark;
         let start = self.log.lock().start(mark, self.store.log_end());

@@ -84,6 +84,7 @@ impl Core {
             Ok(position) => {
                 log.batches.push_back((batch.mark.seq, position));
                 log.durable = batch.mark;
+                Core::count(&self.done.logged);
                 true
             }
             Err(error) => {

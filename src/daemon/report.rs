@@ -84,6 +84,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             published: load(&core.done.published),
             adopted: load(&core.done.adopted),
             merged: load(&core.done.merged),
+            commits: load(&core.done.commits),
+            logged: load(&core.done.logged),
         },
     }
 }

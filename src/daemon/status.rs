@@ -133,4 +133,8 @@ pub struct Counters {
     pub adopted: u64,
     /// Versions merged.
     pub merged: u64,
+    /// Commits of the store.
+    pub commits: u64,
+    /// Batches written to the intent log: what an fsync costs between two commits.
+    pub logged: u64,
 }

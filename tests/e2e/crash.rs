@@ -63,6 +63,36 @@ fn what_was_synced_survives_a_killed_engine() {
 }
 
 #[test]
+fn an_fsync_is_one_batch_of_the_log_and_comes_back_without_a_commit() {
+    const WRITES: u64 = 200;
+    let world = World::new();
+    let a = world.device("a");
+    a.create();
+    a.mount_with(&["--offline"]);
+    a.write("before", b"the first fsync makes the log");
+    File::open(a.path("before")).unwrap().sync_all().unwrap();
+    let counter = |name: &str| a.status()["counters"][name].as_u64().unwrap();
+    let (logged, commits) = (counter("logged"), counter("commits"));
+    let mut file = File::create(a.path("journal")).unwrap();
+    for index in 0..WRITES {
+        file.write_all(&content(index)[..8.min(content(index).len())]).unwrap();
+        file.sync_data().unwrap();
+    }
+    std::fs::rename(a.path("before"), a.path("after")).unwrap();
+    File::open(&a.mount).unwrap().sync_all().unwrap();
+    assert_eq!(counter("logged") - logged, WRITES + 1);
+    assert_eq!(counter("commits"), commits);
+    let expected = std::fs::read(a.path("journal")).unwrap();
+    drop(file);
+    a.kill9();
+    a.mount_with(&["--offline"]);
+    assert_eq!(std::fs::read(a.path("journal")).unwrap(), expected);
+    assert!(a.path("after").exists() && !a.path("before").exists());
+    assert!(a.log().contains("brought back from the intent log"), "{}", a.log());
+    assert!(a.status()["pending_bytes"].as_u64().unwrap() > 0, "nothing of it was published");
+}
+
+#[test]
 fn a_dead_mountpoint_can_be_cleared_by_hand() {
     let world = World::new();
     let a = world.creator("a");
