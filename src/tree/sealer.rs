@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Chunks that are sealed in one go.
 const BATCH_CHUNKS: usize = 16;
+/// With fewer full chunks nobody is woken: a flush seals them as well, and waking costs more than sealing one.
+const CALL_FROM_CHUNKS: usize = 8;
 /// Sealing threads of a tree; writers help when that is not enough.
 const SEALERS_MAX: usize = 4;
 /// How long a writer waits for a flush to make room before it looks again.
@@ -78,7 +80,7 @@ impl Bench {
             let state = self.state.read();
             (state.full.len(), state.dirty_bytes + state.frozen_bytes)
         };
-        if full > 0 {
+        if full >= CALL_FROM_CHUNKS {
             self.call();
         }
         if dirty > self.dirty_bytes_max {

@@ -1,0 +1,99 @@
+//! Everything that fuzzing ever found worth keeping, and the seeds that it starts from: `tests/fuzz/corpus/TARGET/`.
+//! `scripts/fuzz` goes on from there.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "fuzz/harness.rs"]
+mod harness;
+
+use kilofs::base::{Inode, PieceHashes, PieceLength};
+use kilofs::crypt::{RecordKey, Secret};
+use kilofs::torrent::Metainfo;
+use kilofs::tree::inode::{FileType, InodeRecord};
+use kilofs::tree::key::Key;
+use kilofs::tree::{Timestamp, value::DirEntry};
+use std::path::{Path, PathBuf};
+
+const TARGETS: [&str; 7] = ["record", "policy", "link", "node", "value", "store", "metainfo"];
+
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+#[test]
+fn the_corpus_is_read_without_a_finding() {
+    for target in TARGETS {
+        let files: Vec<_> = std::fs::read_dir(tests().join("fuzz/corpus").join(target)).unwrap().collect();
+        assert!(files.len() >= 3, "{target} has {} files", files.len());
+        for file in files {
+            harness::read(target, &std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}
+
+/// Seeds from the golden and hostile vectors, and from what this program writes.
+#[test]
+#[ignore = "writes files; run it after the vectors have changed"]
+fn write_seeds() {
+    let kinds = [("policy", "bytes", "policy", None), ("link", "text", "link", None)];
+    let values = ["charter", "commit", "entry", "item", "keyring"];
+    let values = (3u8..).zip(values).map(|(tag, kind)| (kind, "bytes", "value", Some(tag)));
+    for (kind, field, target, tag) in kinds.into_iter().chain(values) {
+        for (name, mut bytes) in vectors(kind, field) {
+            tag.iter().for_each(|tag| bytes.insert(0, *tag));
+            put(target, &format!("{kind}-{name}"), &bytes);
+        }
+    }
+    let key = RecordKey::new(Secret::new([0x11; 32]));
+    for (name, sealed) in vectors("record", "sealed") {
+        key.open(&sealed).iter().for_each(|plain| put("record", &name, plain));
+    }
+    let file = InodeRecord::new(FileType::File, 0o644, Inode(1), Timestamp { seconds: 5, nanos: 6 });
+    let entry = DirEntry { inode: Inode(1 << 40), file_type: FileType::File };
+    put("value", "inode", &[&[0], &file.encode()[..]].concat());
+    put("value", "dir-entry", &[&[1], &entry.encode()[..]].concat());
+    for (name, key) in [
+        ("inode", Key::Inode(Inode(9))),
+        ("entry", Key::Entry(Inode(1), b"name")),
+        ("chunk", Key::Chunk(Inode(7 << 32), 300)),
+        ("xattr", Key::Xattr(Inode(9), b"user.x")),
+    ] {
+        put("value", &format!("key-{name}"), &[&[2], &key.encode()[..]].concat());
+    }
+    for (pieces, length) in [(1u64, PieceLength::for_image(1 << 20)), (3, PieceLength::for_image(3 << 20))] {
+        let image_bytes = pieces << 20;
+        let hashes = vec![[7; 20]; image_bytes.div_ceil(length.bytes()) as usize];
+        let metainfo = Metainfo { hashes: PieceHashes { length, image_bytes, hashes } };
+        put("metainfo", &format!("info-{pieces}"), &metainfo.info_bytes());
+        put("metainfo", &format!("torrent-{pieces}"), &metainfo.torrent_bytes());
+    }
+    put("node", "empty", &[0, 0, 0]);
+    // One key "a" with the value "v", without and with a place.
+    put("node", "leaf", &[&[0, 5, 0][..], &[0, 1, b'a', 2, b'v']].concat());
+    put("node", "placed", &[&[0, 5, 0][..], &[0, 1, b'a', 3, b'v'], &[0, 0, 0, 0, 0, 0, 9, 0, 0]].concat());
+    let child = [&[0, 1, b'a'][..], &[5; 32]].concat();
+    put("node", "parent", &[&[1, 35, 0][..], &child, &[0, 0, 0, 0, 0, 0, 9, 0, 0]].concat());
+    put("store", "untouched", &[]);
+    put("store", "each-part", &(0..16u8).flat_map(|part| [part, part * 9, 0, 0xff]).collect::<Vec<_>>());
+    put("store", "generation", &[5, 12, 0, 9, 6, 12, 0, 9]);
+}
+
+/// A field of every vector of a kind.
+fn vectors(kind: &str, field: &str) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(tests().join("vectors").join(kind)).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}: ")));
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let Some(line) = line.filter(|line| line.len() < 10_000) else { continue };
+        let decode = || data_encoding::HEXLOWER.decode(line.as_bytes()).unwrap();
+        found.push((name, if field == "text" { line.as_bytes().to_vec() } else { decode() }));
+    }
+    found
+}
+
+fn put(target: &str, name: &str, bytes: &[u8]) {
+    let folder = tests().join("fuzz/corpus").join(target);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(name), bytes).unwrap();
+}
