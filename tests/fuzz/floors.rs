@@ -1,5 +1,4 @@
 //! The lower floors of kilofs, without those that bring FUSE and the network along.
-#![allow(dead_code)]
 
 #[path = "../../src/base/mod.rs"]
 pub mod base;
