@@ -29,6 +29,8 @@ const WORKER_THREADS: usize = 2;
 const PUBLISH_AT_END: Duration = Duration::from_secs(5);
 /// Everything durable that is not synced by a program is made so at least so often.
 const PERSIST_PERIOD: Duration = Duration::from_secs(2);
+/// So many of these periods without a change, and what is in the intent log goes into a commit.
+const QUIET_PERIODS: u32 = 5;
 const SOCKET_MODE: u32 = 0o600;
 
 /// Runs an engine until it is stopped by command, by signal, or by an unmount. `ready` is called once, when it is
@@ -290,18 +292,28 @@ impl Engine {
     }
 }
 
+/// Makes changes durable that no program syncs. Once it is quiet, brings them into a commit, and gives back what has
+/// died: cleaning goes on until nothing is due, and a commit more lets go of what the one before it still keeps.
 async fn persist_regularly(core: Arc<Core>) {
     let mut last = None;
+    let (mut quiet, mut commits_due) = (0, 0);
     loop {
         tokio::time::sleep(PERSIST_PERIOD).await;
         let Some(tree) = &core.tree else { return };
         let generation = tree.generation();
-        if last == Some(generation) {
+        let changed = last != Some(generation);
+        quiet = if changed { 0 } else { quiet + 1 };
+        if changed || tree.is_untidy() {
+            commits_due = 2;
+        }
+        if !changed && (quiet < QUIET_PERIODS || commits_due == 0) {
             continue;
         }
         let persisting = core.clone();
-        match tokio::task::spawn_blocking(move || persisting.persist()).await {
-            Ok(Ok(())) => last = Some(generation),
+        let persist = move || if changed { persisting.persist() } else { persisting.commit() };
+        match tokio::task::spawn_blocking(persist).await {
+            Ok(Ok(())) if changed => last = Some(generation),
+            Ok(Ok(())) => commits_due -= 1,
             Ok(Err(error)) => tracing::error!(%error, "changes are not durable"),
             Err(error) => tracing::error!(%error, "persisting ended abnormally"),
         }

@@ -52,10 +52,12 @@ impl Core {
         if self.log_changes(tree) {
             return Ok(());
         }
-        let head = tree.flush()?;
-        let mut inner = self.inner();
-        self.install(&mut inner, &head);
-        self.save(&inner).map_err(TreeError::from)
+        self.commit_head(tree)
+    }
+
+    /// Brings everything that was changed into a commit of the store, and cleans one step where that is due.
+    pub fn commit(&self) -> Result<(), TreeError> {
+        self.tree.as_ref().map_or(Ok(()), |tree| self.commit_head(tree))
     }
 
     /// Writes what changed to the log; false if only a commit can make it durable.
@@ -114,11 +116,11 @@ impl Core {
         Ok(())
     }
 
-    fn commit_head(&self, tree: &Tree) -> Result<(), EngineError> {
+    fn commit_head(&self, tree: &Tree) -> Result<(), TreeError> {
         let head = tree.flush()?;
         let mut inner = self.inner();
         self.install(&mut inner, &head);
-        Ok(self.save(&inner)?)
+        self.save(&inner).map_err(TreeError::from)
     }
 
     /// Does again what the log holds; returns where its batches lie.

@@ -23,6 +23,8 @@ const FILL_BYTES_MIN: u32 = (REGION_BYTES / 2) as u32;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cleaning {
     regions: BTreeSet<RegionIndex>,
+    /// The budget ended before what is due did.
+    cut_short: bool,
 }
 
 impl Cleaning {
@@ -40,20 +42,28 @@ impl Cleaning {
         let mut dead: u64 = written.iter().map(|(_, region)| u64::from(region.dead())).sum();
         written.retain(|(_, region)| region.live > 0 && region.fill >= FILL_BYTES_MIN);
         written.sort_by_key(|(index, region)| (live_percent(*region), *index));
-        let mut chosen = BTreeSet::new();
+        let mut chosen = Cleaning::default();
         let mut budget = budget_bytes;
         for (index, region) in written {
             let crowded = dead * 100 > filled * IMAGE_DEAD_PERCENT_MAX;
             let least = if crowded { REGION_LIVE_PERCENT_FULL } else { REGION_LIVE_PERCENT_MIN };
-            let Some(rest) = budget.checked_sub(u64::from(region.live)) else { break };
             if live_percent(region) >= least {
                 break;
             }
+            let Some(rest) = budget.checked_sub(u64::from(region.live)) else {
+                chosen.cut_short = true;
+                break;
+            };
             budget = rest;
             dead = dead.saturating_sub(u64::from(region.dead()));
-            chosen.insert(index);
+            chosen.regions.insert(index);
         }
-        Cleaning { regions: chosen }
+        chosen
+    }
+
+    /// Whether more is due than the budget allowed.
+    pub fn is_cut_short(&self) -> bool {
+        self.cut_short
     }
 
     /// Whether nothing is due.
@@ -93,13 +103,16 @@ mod tests {
 
     const FULL: u32 = REGION_BYTES as u32;
 
-    fn chosen(regions: &[(u32, u32)], budget_bytes: u64) -> Vec<u32> {
+    fn plan(regions: &[(u32, u32)], budget_bytes: u64) -> Cleaning {
         let region = |(index, (fill, live)): (usize, &(u32, u32))| {
             let slot = Some(SlotIndex(index as u32));
             (RegionIndex(index as u32), Region { slot, fill: *fill, live: *live })
         };
-        let cleaning = Cleaning::choose(regions.iter().enumerate().map(region), budget_bytes);
-        cleaning.regions().map(|region| region.0).collect()
+        Cleaning::choose(regions.iter().enumerate().map(region), budget_bytes)
+    }
+
+    fn chosen(regions: &[(u32, u32)], budget_bytes: u64) -> Vec<u32> {
+        plan(regions, budget_bytes).regions().map(|region| region.0).collect()
     }
 
     #[test]
@@ -109,6 +122,8 @@ mod tests {
         assert_eq!(chosen(&regions, u64::MAX), [1, 2]);
         assert_eq!(chosen(&regions, u64::from(FULL / 8)), [2]);
         assert!(chosen(&regions, 100).is_empty());
+        let cut = |budget_bytes| plan(&regions, budget_bytes).is_cut_short();
+        assert!(cut(100) && cut(u64::from(FULL / 8)) && !cut(u64::MAX));
     }
 
     #[test]

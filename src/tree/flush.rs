@@ -46,6 +46,8 @@ pub(super) struct Flushing {
     committed: Option<Committed>,
     /// Bytes that died since the image was last looked at for cleaning.
     pub(super) freed_bytes: u64,
+    /// The last step of cleaning left something to do: the next flush is worth it even if nothing was changed.
+    pub(super) behind: bool,
     /// Regions that cleaning could not empty, with what lived in them then.
     pub(super) stubborn: BTreeMap<RegionIndex, u32>,
 }
@@ -130,7 +132,7 @@ impl Tree {
         flushing.freed_bytes += std::mem::take(&mut state.freed_bytes);
         let again = state.frozen.is_some();
         if !again {
-            if state.active.is_empty() {
+            if state.active.is_empty() && !flushing.behind {
                 state.head.generation = state.generation;
                 state.head.mark = state.journal.mark();
                 return Ok(None);

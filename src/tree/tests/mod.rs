@@ -5,6 +5,7 @@
 mod adopting;
 mod blocks;
 mod data;
+mod dead_space;
 mod listing;
 mod model;
 mod names;
