@@ -34,13 +34,25 @@ impl Cipher {
         self.open_in_place(nonce, associated, sealed.to_vec())
     }
 
-    /// The same in the vector that it came in: bulk reads live from one copy less.
+    /// The same in the vector that it came in.
     pub fn open_in_place(&self, nonce: &Nonce, associated: &[u8], mut sealed: Vec<u8>) -> Option<Vec<u8>> {
-        let (ciphertext, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>()?;
-        let (tag, length) = (Tag::from(*tag), ciphertext.len());
-        self.0.decrypt_inout_detached(&XNonce::from(*nonce), associated, ciphertext.into(), &tag).ok()?;
+        let length = self.open_where_it_lies(nonce, associated, &mut sealed)?.len();
         sealed.truncate(length);
         Some(sealed)
+    }
+
+    /// The same in the bytes where it lies; the tag stays behind the plaintext. Bulk reads live from the copies that
+    /// they do not make.
+    pub fn open_where_it_lies<'a>(
+        &self,
+        nonce: &Nonce,
+        associated: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Option<&'a mut [u8]> {
+        let (text, tag) = sealed.split_last_chunk_mut::<TAG_BYTES>()?;
+        let tag = Tag::from(*tag);
+        self.0.decrypt_inout_detached(&XNonce::from(*nonce), associated, (&mut *text).into(), &tag).ok()?;
+        Some(text)
     }
 
     /// Appends nonce ‖ ciphertext ‖ tag.

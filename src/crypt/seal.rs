@@ -150,13 +150,27 @@ impl SealKeys {
         data_id: u64,
         index: u64,
         id: &Id,
-        sealed: Vec<u8>,
+        mut sealed: Vec<u8>,
     ) -> Result<Vec<u8>, Tampered> {
+        let length = self.open_chunk_where_it_lies(data_id, index, id, &mut sealed)?;
+        sealed.truncate(length);
+        Ok(sealed)
+    }
+
+    /// Opens a file's chunk in the bytes where it lies, and says how many of them are the plaintext. On an error they
+    /// hold nothing to be shown.
+    pub fn open_chunk_where_it_lies(
+        &self,
+        data_id: u64,
+        index: u64,
+        id: &Id,
+        sealed: &mut [u8],
+    ) -> Result<usize, Tampered> {
         let length = sealed.len().checked_sub(CHUNK_OVERHEAD).ok_or(Tampered)?;
         let header = self.header(CHUNK, 0, [data_id, index], length);
-        let opened = self.0.cipher.open_in_place(&nonce_of(&id.0), header.associated(), sealed);
+        let opened = self.0.cipher.open_where_it_lies(&nonce_of(&id.0), header.associated(), sealed);
         let plain = opened.ok_or(Tampered)?;
-        if self.id(&header, &plain) == *id { Ok(plain) } else { Err(Tampered) }
+        if self.id(&header, plain) == *id { Ok(plain.len()) } else { Err(Tampered) }
     }
 
     /// The id of a map's node.

@@ -242,10 +242,16 @@ impl Store {
 
     /// Reads one object of an image.
     pub fn read_object(&self, image: &Image, place: Place) -> Result<Vec<u8>, StoreError> {
-        check_object(place, image.bytes())?;
         let mut bytes = vec![0; place.length as usize];
-        self.read(image, place.offset, &mut bytes)?;
+        self.read_object_into(image, place, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Reads one object of an image into a buffer of its length.
+    pub fn read_object_into(&self, image: &Image, place: Place, buffer: &mut [u8]) -> Result<(), StoreError> {
+        check_object(place, image.bytes())?;
+        debug_assert_eq!(buffer.len(), place.length as usize);
+        self.read(image, place.offset, buffer)
     }
 
     /// Numbers about the store.

@@ -11,6 +11,7 @@ use super::view::{Chunk, Origin, View};
 use crate::base::{BlockNumber, Inode};
 use crate::crypt::SealKeys;
 use crate::crypt::seal::CHUNK_OVERHEAD;
+use crate::image::StoreError;
 use crate::map::{FetchError, MapError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,25 +36,54 @@ impl Wanted {
         if let Some(known) = shared.chunks.get(&id) {
             return Ok(known);
         }
-        let tampered = TreeError::Tampered { block: self.block, place };
-        if place.length as usize > (1 << RecordSize::LARGE.log2()) + CHUNK_OVERHEAD {
-            return Err(tampered);
-        }
+        self.check_length()?;
         let sealed = match &self.origin {
             Origin::Image(source) => source.bytes(place),
             Origin::Draft(draft) => draft.read(place),
         };
-        let sealed = sealed.map_err(|error| match fetch_error(place, error) {
-            FetchError::OutOfRange(place) => TreeError::Tampered { block: self.block, place },
-            other => TreeError::from(MapError::Fetch(other)),
-        })?;
-        let plain =
-            self.keys.open_chunk_in_place(self.data_id, self.index, &id, sealed).map_err(|_| tampered)?;
-        let plain = Arc::new(plain);
+        let sealed = sealed.map_err(|error| self.unreadable(error))?;
+        let opened = self.keys.open_chunk_in_place(self.data_id, self.index, &id, sealed);
+        let plain = Arc::new(opened.map_err(|_| self.tampered())?);
         if keep {
             shared.chunks.put(id, plain.clone());
         }
         Ok(plain)
+    }
+
+    /// Appends the plaintext to `out`, opened there. To be used where nobody will ask for it soon.
+    fn open_onto(&self, out: &mut Vec<u8>, shared: &Shared) -> Result<(), TreeError> {
+        let Pointer { id, place } = self.pointer;
+        let source = match &self.origin {
+            Origin::Image(source) if shared.chunks.get(&id).is_none() => source,
+            _ => {
+                out.extend_from_slice(&self.open(shared, false)?);
+                return Ok(());
+            }
+        };
+        self.check_length()?;
+        let start = out.len();
+        out.resize(start + place.length as usize, 0);
+        let sealed = &mut out[start..];
+        source.read_into(place, sealed).map_err(|error| self.unreadable(error))?;
+        let opened = self.keys.open_chunk_where_it_lies(self.data_id, self.index, &id, sealed);
+        out.truncate(start + opened.map_err(|_| self.tampered())?);
+        Ok(())
+    }
+
+    fn tampered(&self) -> TreeError {
+        TreeError::Tampered { block: self.block, place: self.pointer.place }
+    }
+
+    fn check_length(&self) -> Result<(), TreeError> {
+        let most = (1 << RecordSize::LARGE.log2()) + CHUNK_OVERHEAD;
+        if self.pointer.place.length as usize > most { Err(self.tampered()) } else { Ok(()) }
+    }
+
+    fn unreadable(&self, error: StoreError) -> TreeError {
+        match fetch_error(self.pointer.place, error) {
+            FetchError::OutOfRange(_) => self.tampered(),
+            other => TreeError::from(MapError::Fetch(other)),
+        }
     }
 }
 
@@ -147,26 +177,18 @@ fn append(out: &mut Vec<u8>, bytes: &[u8], range: Range<usize>) {
 
 /// Puts the pieces together.
 fn assemble(pieces: Vec<Piece>, shared: &Shared) -> Result<Vec<u8>, TreeError> {
-    let mut out = Vec::new();
-    if let [Piece::Sealed(wanted, range)] = &pieces[..] {
-        let plain = wanted.open(shared, !covers(wanted, range))?;
-        if range.start == 0 && range.end >= plain.len() {
-            out = Arc::try_unwrap(plain).unwrap_or_else(|shared| shared.to_vec());
-            out.resize(range.end, 0);
-            return Ok(out);
-        }
-        append(&mut out, &plain, range.clone());
-        return Ok(out);
-    }
-    out.reserve_exact(pieces.iter().map(Piece::bytes).sum());
+    // The last chunk's tag stands behind its plaintext for a moment.
+    let mut out = Vec::with_capacity(pieces.iter().map(Piece::bytes).sum::<usize>() + CHUNK_OVERHEAD);
     for piece in pieces {
         match piece {
             Piece::Zeros(count) => out.resize(out.len() + count, 0),
             Piece::Bytes(bytes, range) => append(&mut out, &bytes, range),
-            Piece::Sealed(wanted, range) => {
-                let plain = wanted.open(shared, !covers(&wanted, &range))?;
-                append(&mut out, &plain, range);
+            Piece::Sealed(wanted, range) if covers(&wanted, &range) => {
+                let end = out.len() + range.len();
+                wanted.open_onto(&mut out, shared)?;
+                out.resize(end, 0);
             }
+            Piece::Sealed(wanted, range) => append(&mut out, &wanted.open(shared, true)?, range),
         }
     }
     Ok(out)

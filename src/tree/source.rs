@@ -33,6 +33,11 @@ impl ImageSource {
         self.store.read_object(&self.image, place)
     }
 
+    /// Reads the sealed bytes of one object into a buffer of its length.
+    pub(super) fn read_into(&self, place: Place, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.store.read_object_into(&self.image, place, buffer)
+    }
+
     /// The image.
     pub fn image(&self) -> &Image {
         &self.image
