@@ -1,5 +1,5 @@
-//! Listing directories without handles: a cookie is a hash of the name after which to go on, and entries come in the
-//! order of their hashes, so a listing can be resumed at any time whatever was added or removed meanwhile.
+//! Listing directories without handles: a cookie is made of the inode number and the name after which to go on, and entries
+//! come in the order of their cookies, so a listing can be resumed at any time whatever was added or removed meanwhile.
 
 use super::attr::{Attr, DirItem};
 use super::error::TreeError;
@@ -16,8 +16,10 @@ const COOKIE_SELF: u64 = 1;
 const COOKIE_PARENT: u64 = 2;
 /// Entries that one call gives.
 const BATCH_ENTRIES: usize = 200;
-/// Entries of all directories that are remembered.
-const CACHED_ENTRIES_MAX: usize = 1 << 20;
+/// Entries of all directories that are remembered, about 80 bytes each; the directory listed last stays in any case.
+const CACHED_ENTRIES_MAX: usize = 1 << 18;
+/// Bits of a cookie that the name decides; those above are the inode's.
+const COOKIE_NAME_BITS: u32 = 31;
 
 struct Item {
     cookie: u64,
@@ -114,7 +116,7 @@ impl Listings {
         view.directory(directory)?;
         let mut items = Vec::new();
         let mut take = |name: &[u8], entry: DirEntry| {
-            items.push(Item { cookie: self.cookie(name), name: name.into(), entry });
+            items.push(Item { cookie: self.cookie(name, entry.inode), name: name.into(), entry });
             true
         };
         if view.base.pins.at(directory).is_none_or(|pin| !pin.synthetic) {
@@ -130,6 +132,12 @@ impl Listings {
             take(name, DirEntry { inode: pin.inode, file_type: FileType::Directory });
         }
         items.sort_unstable_by(|a, b| (a.cookie, &a.name).cmp(&(b.cookie, &b.name)));
+        // Of an inode with very many names two may agree; a listing could end between them.
+        let mut least = 0;
+        for item in &mut items {
+            item.cookie = item.cookie.max(least);
+            least = item.cookie + 1;
+        }
         let items = Arc::new(items);
         let mut cached = self.cached.lock();
         cached.put(directory, Cached { items: items.clone(), stale: false });
@@ -140,9 +148,11 @@ impl Listings {
         Ok(items)
     }
 
-    /// 63 bits, above those of `.` and `..`.
-    fn cookie(&self, name: &[u8]) -> u64 {
-        (self.hasher.hash_one(name) >> 1).max(COOKIE_PARENT + 1)
+    /// 63 bits, above those of `.` and `..`. Inodes that were made one after the other lie together in the map, so the
+    /// order of their numbers is the one in which attributes are read at least cost.
+    fn cookie(&self, name: &[u8], inode: Inode) -> u64 {
+        let name = self.hasher.hash_one(name) & ((1 << COOKIE_NAME_BITS) - 1);
+        ((inode.0 & u64::from(u32::MAX)) << COOKIE_NAME_BITS | name).max(COOKIE_PARENT + 1)
     }
 }
 
