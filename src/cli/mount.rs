@@ -12,6 +12,7 @@ use crate::daemon::engine;
 use crate::daemon::home::Name;
 use crate::daemon::launch::{Launch, Role};
 use crate::daemon::status::Status;
+use crate::fuse::MountOptions;
 use clap::Args;
 use serde_json::Value;
 use std::io;
@@ -34,7 +35,7 @@ pub struct Mount {
     /// Stay in the foreground, with the log on stderr
     #[arg(short, long)]
     foreground: bool,
-    /// Mount options: ro, allow_other, admin (write read-only blocks with the admin key), …
+    /// Mount options: ro, allow_other, admin (write read-only blocks with the admin key), acl, idmap=, uid=, …
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
 }
@@ -54,7 +55,11 @@ pub struct Mirror {
 pub fn mount(context: &Context, command: Mount) -> Outcome {
     let directory = mountpoint(&command.directory)?;
     ensure_idle(context, &command.name)?;
-    let options = command.options.into_iter().filter(|option| !option.is_empty()).collect();
+    let options: Vec<String> =
+        command.options.into_iter().filter(|option| !option.is_empty()).map(absolute_table).collect();
+    // The engine reads them too; here a wrong word is told before anybody types a passphrase.
+    let parsed = MountOptions::new(command.name.as_str()).parse(&options.join(","));
+    parsed.map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
     start(context, command.name, Role::Mount { directory, options }, command.foreground)
 }
 
@@ -108,6 +113,12 @@ fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome
             _ = usable(&name, readiness);
         }
     })
+}
+
+/// A table of ids is read by an engine that works in another directory.
+fn absolute_table(option: String) -> String {
+    let Some((key @ ("uidfile" | "gidfile"), file)) = option.split_once('=') else { return option };
+    std::path::absolute(file).map_or(option.clone(), |path| format!("{key}={}", path.display()))
 }
 
 /// The mountpoint as an absolute path. One that a dead engine left behind is cleared by the new one, so it passes.

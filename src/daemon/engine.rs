@@ -329,9 +329,7 @@ async fn respond(mut stream: UnixStream, reply: &Reply) {
 fn mount(desk: Arc<Desk>, directory: &Path, options: &[String]) -> Result<Arc<Mounted>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::failed(super::drive::error_chain(error));
     let mut parsed = MountOptions::new(desk.core.name.as_str());
-    for words in options {
-        parsed.parse(words).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
-    }
+    parsed.parse(&options.join(",")).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
     let tree = desk.core.tree.clone().ok_or_else(|| Failure::from(EngineError::Capability("mirror")))?;
     let host = Arc::new(EngineHost::new(desk));
     crate::fuse::mount(tree, host, directory, &parsed).map(Arc::new).map_err(|error| failed(&error))

@@ -37,8 +37,12 @@ fn inode(number: INodeNo) -> Inode {
     Inode(number.0)
 }
 
-fn maker(request: &Request, mode: u32) -> Maker {
-    Maker { mode: permissions(mode), owner: Owner { uid: request.uid(), gid: request.gid() } }
+fn owner(request: &Request) -> Owner {
+    Owner { uid: request.uid(), gid: request.gid() }
+}
+
+fn maker(request: &Request, mode: u32, umask: u32) -> Maker {
+    Maker { mode: permissions(mode), umask: permissions(umask), owner: owner(request) }
 }
 
 fn caller(request: &Request) -> Caller {
@@ -51,12 +55,11 @@ fn permissions(mode: u32) -> u16 {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, kernel: &mut KernelConfig) -> std::io::Result<()> {
-        init::configure(kernel);
-        Ok(())
+        init::configure(kernel, self.0.namespace)
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply::entry(reply, self.0.lookup(inode(parent), name.as_bytes()));
+        reply::entry(reply, &self.0.owners, self.0.lookup(inode(parent), name.as_bytes()));
     }
 
     fn forget(&self, _: &Request, number: INodeNo, lookups: u64) {
@@ -64,7 +67,7 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply::attr(reply, self.0.attr(inode(number)));
+        reply::attr(reply, &self.0.owners, self.0.attr(inode(number)));
     }
 
     fn setattr(
@@ -88,7 +91,7 @@ impl Filesystem for Adapter {
         let time = |time: TimeOrNow| chosen_time(time).map_or(SetTime::Now, SetTime::At);
         let mode = mode.map(permissions);
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        reply::attr(reply, self.0.set_attr(inode(number), change, caller(request)));
+        reply::attr(reply, &self.0.owners, self.0.set_attr(inode(number), change, caller(request)));
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
@@ -101,18 +104,30 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _: u32,
+        umask: u32,
         device: u32,
         reply: ReplyEntry,
     ) {
-        let made = node_kind(mode, device)
-            .ok_or(Refusal::Tree(TreeError::Invalid))
-            .and_then(|kind| self.0.make_node(inode(parent), name.as_bytes(), kind, maker(request, mode)));
-        reply::entry(reply, made);
+        let made = node_kind(mode, device).ok_or(Refusal::Tree(TreeError::Invalid)).and_then(|kind| {
+            self.0.make_node(inode(parent), name.as_bytes(), kind, maker(request, mode, umask))
+        });
+        reply::entry(reply, &self.0.owners, made);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
-        reply::entry(reply, self.0.make_dir(inode(parent), name.as_bytes(), maker(request, mode)));
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply::entry(
+            reply,
+            &self.0.owners,
+            self.0.make_dir(inode(parent), name.as_bytes(), maker(request, mode, umask)),
+        );
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -125,10 +140,8 @@ impl Filesystem for Adapter {
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let target = target.as_os_str().as_bytes();
-        reply::entry(
-            reply,
-            self.0.make_symlink(inode(parent), name.as_bytes(), target, maker(request, 0o777)),
-        );
+        let made = self.0.make_symlink(inode(parent), name.as_bytes(), target, owner(request));
+        reply::entry(reply, &self.0.owners, made);
     }
 
     fn rename(
@@ -146,7 +159,7 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        reply::entry(reply, self.0.link(inode(number), inode(parent), name.as_bytes()));
+        reply::entry(reply, &self.0.owners, self.0.link(inode(number), inode(parent), name.as_bytes()));
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -162,13 +175,15 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.0.create(inode(parent), name.as_bytes(), maker(request, mode), OpenFlags(flags)) {
+        let maker = maker(request, mode, umask);
+        match self.0.create(inode(parent), name.as_bytes(), maker, OpenFlags(flags)) {
             Ok((attr, Opened { handle, flags })) => {
-                reply.created(&init::CACHE_FOR, &to_kernel(&attr), GENERATION, handle, flags);
+                let attr = to_kernel(&self.0.owners.shown(attr));
+                reply.created(&init::CACHE_FOR, &attr, GENERATION, handle, flags);
             }
             Err(refusal) => reply.error(errno(&refusal)),
         }
@@ -255,7 +270,8 @@ impl Filesystem for Adapter {
         let lasting = self.0.listing_lasts(inode(number));
         let visit = &mut |name: &[u8], cookie, attr: &Attr| {
             let name = OsStr::from_bytes(name);
-            reply.add(INodeNo(attr.inode.0), cookie, name, &lasting, &to_kernel(attr), GENERATION)
+            let shown = to_kernel(&self.0.owners.shown(*attr));
+            reply.add(INodeNo(attr.inode.0), cookie, name, &lasting, &shown, GENERATION)
         };
         match self.0.read_dir(inode(number), offset, Audience::Inodes, visit) {
             Ok(()) => reply.ok(),
@@ -289,7 +305,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _: &Request,
+        request: &Request,
         number: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -297,7 +313,8 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply::empty(reply, self.0.set_xattr(inode(number), name.as_bytes(), value, flags));
+        let who = (caller(request), request.gid());
+        reply::empty(reply, self.0.set_xattr(inode(number), name.as_bytes(), value, flags, who));
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {

@@ -1,15 +1,35 @@
 //! Attributes of inodes: modes, owners, times, sizes, extended attributes.
 
+use super::acl;
 use super::errno::{Refusal, of_inode};
 use super::files::Caller;
 use super::host::VIRTUAL_XATTRS;
 use super::init::CACHE_FOR;
-use super::shared::Shared;
+use super::shared::{ROOT, Shared};
 use super::shelf;
 use crate::base::Inode;
 use crate::image::Space;
 use crate::tree::{Attr, ReadTree as _, SetAttr, SetXattr, TreeError};
 use std::time::Duration;
+
+/// Which extended attributes a mount keeps. What would not be obeyed, such as capabilities, is better refused than kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Namespace {
+    /// Those of the namespace that users share.
+    Users,
+    /// Access lists too.
+    UsersAndLists,
+}
+
+impl Namespace {
+    fn keeps(self, name: &[u8]) -> bool {
+        name.starts_with(b"user.") || self.keeps_list(name)
+    }
+
+    fn keeps_list(self, name: &[u8]) -> bool {
+        self == Namespace::UsersAndLists && [acl::ACCESS, acl::DEFAULT].contains(&name)
+    }
+}
 
 impl Shared {
     pub fn attr(&self, inode: Inode) -> Result<(Attr, Duration), Refusal> {
@@ -28,7 +48,12 @@ impl Shared {
         if shelf::holds(inode) {
             return Err(Refusal::ReadOnlyShelf);
         }
+        let (uid, gid) = self.owners.given(change.uid, change.gid);
+        let change = SetAttr { uid, gid, ..change };
         let attr = self.tree.set_attr(inode, change).map_err(of_inode)?;
+        if inode == ROOT && (uid.is_some() || gid.is_some()) {
+            self.root_was_given();
+        }
         let attr = match (change.size, caller) {
             (Some(_), Caller::Ordinary) => {
                 self.changed_by(inode, caller)?;
@@ -51,24 +76,37 @@ impl Shared {
             let value = self.host.provenance(inode).and_then(|provenance| provenance.value(name));
             return value.map(String::into_bytes).ok_or(Refusal::Tree(TreeError::NoData));
         }
-        if shelf::holds(inode) {
-            return Ok(self.shelf.xattr(inode, name)?);
-        }
-        if !is_kept(name) {
+        if !self.namespace.keeps(name) {
             return Err(TreeError::NoData.into());
         }
-        self.tree.get_xattr(inode, name).map_err(of_inode)
+        let value = if shelf::holds(inode) {
+            self.shelf.xattr(inode, name)?
+        } else {
+            self.tree.get_xattr(inode, name).map_err(of_inode)?
+        };
+        if self.namespace.keeps_list(name) {
+            let (attr, _) = self.attr(inode)?;
+            return Ok(acl::shown(name, &value, attr.mode, &self.owners)?);
+        }
+        Ok(value)
     }
 
     /// The names, each closed by a NUL, as listxattr(2) has them.
     pub fn xattrs(&self, inode: Inode) -> Result<Vec<u8>, Refusal> {
         let names =
             if shelf::holds(inode) { self.shelf.xattrs(inode)? } else { self.tree.list_xattr(inode)? };
-        let listed = names.into_iter().filter(|name| is_kept(name) && !is_virtual(name));
+        let listed = names.into_iter().filter(|name| self.namespace.keeps(name) && !is_virtual(name));
         Ok(listed.flat_map(|name| name.into_iter().chain([0]).collect::<Vec<u8>>()).collect())
     }
 
-    pub fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8], flags: i32) -> Result<(), Refusal> {
+    pub fn set_xattr(
+        &self,
+        inode: Inode,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+        caller: (Caller, u32),
+    ) -> Result<(), Refusal> {
         let how = match flags {
             0 => SetXattr::Any,
             libc::XATTR_CREATE => SetXattr::Create,
@@ -76,7 +114,11 @@ impl Shared {
             _ => return Err(TreeError::Invalid.into()),
         };
         self.settable(inode, name)?;
-        self.tree.set_xattr(inode, name, value, how).map_err(of_inode)?;
+        if self.namespace.keeps_list(name) {
+            self.set_acl(inode, name, value, caller)?;
+        } else {
+            self.tree.set_xattr(inode, name, value, how).map_err(of_inode)?;
+        }
         self.host.mutated();
         Ok(())
     }
@@ -95,7 +137,7 @@ impl Shared {
         if shelf::holds(inode) {
             return Err(Refusal::ReadOnlyShelf);
         }
-        if is_kept(name) { Ok(()) } else { Err(TreeError::Unsupported.into()) }
+        if self.namespace.keeps(name) { Ok(()) } else { Err(TreeError::Unsupported.into()) }
     }
 
     pub fn space(&self) -> Result<Space, Refusal> {
@@ -105,10 +147,4 @@ impl Shared {
 
 fn is_virtual(name: &[u8]) -> bool {
     name.starts_with(VIRTUAL_XATTRS.as_bytes())
-}
-
-/// Whether a name is of the namespace that users share. Access lists and capabilities would not be obeyed elsewhere:
-/// better say so than keep them.
-fn is_kept(name: &[u8]) -> bool {
-    name.starts_with(b"user.")
 }

@@ -32,6 +32,25 @@ pub enum MountError {
     /// A word of `-o` that we do not know.
     #[error("mount option `{0}` is unknown; known are {known}", known = super::options::KNOWN)]
     UnknownOption(String),
+    /// A word of `-o` whose value makes no sense, or that contradicts another.
+    #[error("mount option `{option}` {why}")]
+    BadOption {
+        /// The word.
+        option: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A line of `uidfile=` or `gidfile=` that names nobody, or somebody twice.
+    #[error("{file}: `{line}` is no line NAME:ID with a user or group of this machine, each side named once")]
+    IdTable {
+        /// The file.
+        file: PathBuf,
+        /// Its line.
+        line: String,
+    },
+    /// The kernel cannot do access lists.
+    #[error("this kernel's FUSE does not do access lists; mount without `-o acl`")]
+    NoAccessLists,
     /// A word of `-o` that we refuse on purpose.
     #[error("mount option `{0}` is refused: what others share never brings set-user-id programs or devices")]
     RefusedOption(String),

@@ -74,17 +74,18 @@ impl Shared {
     ) -> Result<(Attr, Opened), Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let (attr, truncate) =
-            match self.tree.make_node(parent, name, NodeKind::File, maker.mode, maker.owner) {
-                Ok(attr) => (attr, false),
-                // Made elsewhere, and the kernel does not know yet.
-                Err(TreeError::Exists) if !has(flags, libc::O_EXCL) => {
-                    let attr = self.tree.lookup(parent, name)?;
-                    is_openable(&attr)?;
-                    (attr, has(flags, libc::O_TRUNC))
-                }
-                Err(error) => return Err(error.into()),
-            };
+        let (mode, acl) = self.birth(parent, maker.mode, maker.umask)?;
+        let owner = self.owners.stored(maker.owner);
+        let (attr, truncate) = match self.tree.make_node(parent, name, NodeKind::File, mode, owner) {
+            Ok(made) => (self.hand_down(made, acl)?, false),
+            // Made elsewhere, and the kernel does not know yet.
+            Err(TreeError::Exists) if !has(flags, libc::O_EXCL) => {
+                let attr = self.tree.lookup(parent, name)?;
+                is_openable(&attr)?;
+                (attr, has(flags, libc::O_TRUNC))
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.host.mutated();
         self.tree.open(attr.inode, writes(flags), truncate)?;
         let attr = if truncate { self.tree.attr(attr.inode)? } else { attr };

@@ -1,6 +1,7 @@
 //! Floor 4: a tree as a directory of this machine. Decodes the kernel's requests, calls the tree, replies; tells the
 //! kernel what changed elsewhere. What must not be known here: versions, torrents, keys, the network.
 
+mod acl;
 mod adapter;
 mod attr;
 mod attributes;
@@ -18,6 +19,7 @@ mod mountpoint;
 mod names;
 mod notify;
 mod options;
+mod owners;
 mod reply;
 mod shared;
 mod shelf;
@@ -28,3 +30,4 @@ pub use host::{Host, Provenance, RefusedEntry, VersionEntry};
 pub use mount::{Mounted, mount};
 pub use mountpoint::{Unmount, clear_stale, unmount};
 pub use options::{Audience, MountOptions};
+pub use owners::{IdMap, IdTable, OwnerOptions};

@@ -42,7 +42,7 @@ pub fn mount(
 ) -> Result<Mounted, MountError> {
     let path = mountpoint::prepare(dir)?;
     let (notices, inbox) = crossbeam_channel::unbounded();
-    let shared = Arc::new(Shared::new(tree, host, notices).map_err(MountError::Handshake)?);
+    let shared = Arc::new(Shared::new(tree, host, options, notices).map_err(MountError::Handshake)?);
     let device = device::mount(&path, options)?;
     let start = || {
         let messenger = Messenger(device.try_clone()?);

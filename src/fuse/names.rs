@@ -8,10 +8,12 @@ use crate::base::Inode;
 use crate::tree::{Attr, DirItem, FileType, NodeKind, Owner, ReadTree as _, RenameFlags, TreeError};
 use std::time::Duration;
 
-/// Who makes something, and with which permission bits (the kernel has applied the umask).
+/// Who makes something, and with which permission bits. Where there are no access lists, the kernel has applied the
+/// umask.
 #[derive(Clone, Copy)]
 pub(super) struct Maker {
     pub mode: u16,
+    pub umask: u16,
     pub owner: Owner,
 }
 
@@ -43,14 +45,18 @@ impl Shared {
     ) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_node(parent, name, kind, maker.mode, maker.owner)?;
+        let (mode, acl) = self.birth(parent, maker.mode, maker.umask)?;
+        let made = self.tree.make_node(parent, name, kind, mode, self.owners.stored(maker.owner))?;
+        let attr = self.hand_down(made, acl)?;
         Ok(self.mutated(self.found(attr)))
     }
 
     pub fn make_dir(&self, parent: Inode, name: &[u8], maker: Maker) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_dir(parent, name, maker.mode, maker.owner)?;
+        let (mode, acl) = self.birth(parent, maker.mode, maker.umask)?;
+        let made = self.tree.make_dir(parent, name, mode, self.owners.stored(maker.owner))?;
+        let attr = self.hand_down(made, acl)?;
         Ok(self.mutated(self.found(attr)))
     }
 
@@ -59,11 +65,11 @@ impl Shared {
         parent: Inode,
         name: &[u8],
         target: &[u8],
-        maker: Maker,
+        owner: Owner,
     ) -> Result<Found, Refusal> {
         self.changeable(parent, name)?;
         self.note_name(parent, name);
-        let attr = self.tree.make_symlink(parent, name, target, maker.owner)?;
+        let attr = self.tree.make_symlink(parent, name, target, self.owners.stored(owner))?;
         Ok(self.mutated(self.found(attr)))
     }
 

@@ -94,7 +94,10 @@ impl Voice {
     fn run(&self, inbox: &Receiver<Notice>) {
         for notice in inbox {
             match notice {
-                Notice::Changes(changes) if changes.too_many => self.everything(),
+                Notice::Changes(changes) if changes.too_many => {
+                    self.shared.follow_root();
+                    self.everything();
+                }
                 Notice::Changes(changes) => self.exactly(&changes),
                 Notice::Inode(inode) => self.inode(inode),
                 // Dropping a page that was changed writes it back first, and waits for that.
@@ -110,6 +113,10 @@ impl Voice {
     }
 
     fn exactly(&self, changes: &Changes) {
+        let root = changes.inodes.iter().chain(&changes.directories).any(|inode| *inode == ROOT);
+        if root && self.shared.follow_root() {
+            return self.everything();
+        }
         for (parent, name) in &changes.entries {
             self.name(*parent, name, Fate::Doubted);
         }

@@ -2,6 +2,7 @@
 
 use super::attr::{nothing, to_kernel};
 use super::errno::{Refusal, errno};
+use super::owners::Owners;
 use super::shared::Found;
 use crate::tree::Attr;
 use fuser::{Errno, Generation, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyXattr};
@@ -11,18 +12,20 @@ use std::time::Duration;
 pub(super) const GENERATION: Generation = Generation(0);
 
 /// What a name leads to.
-pub(super) fn entry(reply: ReplyEntry, result: Result<Found, Refusal>) {
+pub(super) fn entry(reply: ReplyEntry, owners: &Owners, result: Result<Found, Refusal>) {
     match result {
-        Ok(Found { attr: Some(attr), lasting }) => reply.entry(&lasting, &to_kernel(&attr), GENERATION),
+        Ok(Found { attr: Some(attr), lasting }) => {
+            reply.entry(&lasting, &to_kernel(&owners.shown(attr)), GENERATION);
+        }
         Ok(Found { attr: None, lasting }) => reply.entry(&lasting, &nothing(), GENERATION),
         Err(refusal) => reply.error(errno(&refusal)),
     }
 }
 
 /// Attributes, and how long they last.
-pub(super) fn attr(reply: ReplyAttr, result: Result<(Attr, Duration), Refusal>) {
+pub(super) fn attr(reply: ReplyAttr, owners: &Owners, result: Result<(Attr, Duration), Refusal>) {
     match result {
-        Ok((attr, lasting)) => reply.attr(&lasting, &to_kernel(&attr)),
+        Ok((attr, lasting)) => reply.attr(&lasting, &to_kernel(&owners.shown(attr))),
         Err(refusal) => reply.error(errno(&refusal)),
     }
 }

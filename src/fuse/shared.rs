@@ -1,14 +1,17 @@
 //! What every handler works on, and the answers they give.
 
+use super::attributes::Namespace;
 use super::errno::Refusal;
 use super::host::Host;
 use super::init::CACHE_FOR;
 use super::known::Known;
 use super::notify::Notice;
+use super::options::MountOptions;
+use super::owners::Owners;
 use super::shelf::{self, Shelf};
 use super::syncs::Syncs;
 use crate::base::{BlockNumber, Inode};
-use crate::tree::{Attr, Timestamp, Tree};
+use crate::tree::{Attr, Changes, Owner, ReadTree as _, Timestamp, Tree};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -30,6 +33,8 @@ pub(super) struct Shared {
     pub shelf: Shelf,
     pub known: Known,
     pub syncs: Syncs,
+    pub owners: Owners,
+    pub namespace: Namespace,
     /// The way to the thread that notifies the kernel.
     pub notices: Sender<Notice>,
     /// Handles that are open for writing, by inode: only these can have changed mapped pages.
@@ -46,18 +51,41 @@ pub(super) struct Found {
 }
 
 impl Shared {
-    pub fn new(tree: Arc<Tree>, host: Arc<dyn Host>, notices: Sender<Notice>) -> std::io::Result<Shared> {
-        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        Ok(Shared {
+    pub fn new(
+        tree: Arc<Tree>,
+        host: Arc<dyn Host>,
+        options: &MountOptions,
+        notices: Sender<Notice>,
+    ) -> std::io::Result<Shared> {
+        let owner =
+            Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let shared = Shared {
             tree,
             syncs: Syncs::start(host.clone())?,
-            shelf: Shelf::new(host.clone(), now(), owner),
+            shelf: Shelf::new(host.clone(), now(), (owner.uid, owner.gid)),
             host,
             known: Known::default(),
+            owners: Owners::new(options.owners.clone(), owner),
+            namespace: if options.acl { Namespace::UsersAndLists } else { Namespace::Users },
             notices,
             writers: Mutex::default(),
             root_names: Mutex::default(),
-        })
+        };
+        shared.follow_root();
+        Ok(shared)
+    }
+
+    /// Learns to whom the root directory belongs now; true if that changes whose everything is.
+    pub fn follow_root(&self) -> bool {
+        let root = self.tree.attr(ROOT);
+        root.is_ok_and(|root| self.owners.follow(Owner { uid: root.uid, gid: root.gid }))
+    }
+
+    /// After the owner of the root directory was changed here.
+    pub fn root_was_given(&self) {
+        if self.follow_root() {
+            let _ = self.notices.send(Notice::Changes(Changes { too_many: true, ..Changes::default() }));
+        }
     }
 
     /// A name that leads to `attr`, which the kernel will remember from now on.
