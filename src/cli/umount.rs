@@ -159,24 +159,27 @@ struct Process {
 
 impl Process {
     fn find(pid: u32) -> Option<Process> {
-        let (_, started) = Process::look(pid)?;
+        let (_, _, started) = Process::look(pid)?;
         Some(Process { pid, started })
     }
 
-    /// State and start time, fields 3 and 22 of proc_pid_stat(5).
-    fn look(pid: u32) -> Option<(char, u64)> {
+    /// State, threads and start time, fields 3, 20 and 22 of proc_pid_stat(5).
+    fn look(pid: u32) -> Option<(char, u32, u64)> {
         let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
         let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
         let fields = std::str::from_utf8(&text[after_name..]).ok()?;
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        Some((state, fields.nth(18)?.parse().ok()?))
+        let threads = fields.nth(16)?.parse().ok()?;
+        Some((state, threads, fields.nth(1)?.parse().ok()?))
     }
 
-    /// A process that has ended and that its parent has not asked about yet lives no more.
+    /// A process that has ended and that its parent has not asked about yet lives no more. While threads outlive the
+    /// first one, they hold the store's lock.
     fn lives(&self) -> bool {
-        Process::look(self.pid)
-            .is_some_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
+        Process::look(self.pid).is_some_and(|(state, threads, started)| {
+            started == self.started && (threads > 1 || !matches!(state, 'Z' | 'X'))
+        })
     }
 
     fn wait(&self, deadline: Duration) -> Outcome {

@@ -4,6 +4,7 @@
 //! stored. So chmod(2) on a mount without lists, or a merge of a mode with a list, never leaves more open than the mode
 //! says.
 
+use super::MountError;
 use super::attributes::Namespace;
 use super::errno::Refusal;
 use super::files::Caller;
@@ -11,11 +12,15 @@ use super::owners::Owners;
 use super::shared::Shared;
 use crate::base::{Inode, Reader, Writer};
 use crate::tree::{Attr, Owner, ReadTree as _, SetAttr, SetXattr, TreeError};
+use fuser::{InitFlags, KernelConfig};
 
 /// The list that says who may use a file.
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The list that a directory hands down.
 pub(super) const DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// The kernel obeys access lists and leaves the umask to us, because a list that is handed down overrides it.
+const CAPABILITIES: InitFlags = InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK);
 
 const VERSION: u32 = 2;
 const ENTRY_BYTES: usize = 8;
@@ -27,6 +32,11 @@ const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 const SET_GID: u16 = 0o2000;
 const PERMISSIONS: u16 = 0o777;
+
+/// Agrees on access lists when a mount begins.
+pub(super) fn ask_for(kernel: &mut KernelConfig) -> std::io::Result<()> {
+    kernel.add_capabilities(CAPABILITIES).map_err(|_| std::io::Error::other(MountError::NoAccessLists))
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Entry {

@@ -1,6 +1,8 @@
 //! The kernel's requests, one method each: decode, call, reply. Nothing else happens here.
 
+use super::acl;
 use super::attr::{chosen_time, kind, to_kernel};
+use super::attributes::Namespace;
 use super::errno::{Refusal, errno};
 use super::files::{Caller, Opened};
 use super::init;
@@ -55,7 +57,8 @@ fn permissions(mode: u32) -> u16 {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, kernel: &mut KernelConfig) -> std::io::Result<()> {
-        init::configure(kernel, self.0.namespace)
+        init::configure(kernel);
+        if self.0.namespace == Namespace::UsersAndLists { acl::ask_for(kernel) } else { Ok(()) }
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {

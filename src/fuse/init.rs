@@ -1,7 +1,5 @@
 //! What we agree on with the kernel when a mount begins.
 
-use super::MountError;
-use super::attributes::Namespace;
 use fuser::{InitFlags, KernelConfig};
 use std::time::Duration;
 
@@ -35,14 +33,8 @@ const WANTED: InitFlags = InitFlags::FUSE_ATOMIC_O_TRUNC
     .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)
     .union(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
 
-/// The kernel obeys access lists and leaves the umask to us, because a list that is handed down overrides it.
-const LISTS: InitFlags = InitFlags::FUSE_POSIX_ACL.union(InitFlags::FUSE_DONT_MASK);
-
-/// Asks for all that this kernel has of what we want, and for what `namespace` needs.
-pub(super) fn configure(kernel: &mut KernelConfig, namespace: Namespace) -> std::io::Result<()> {
-    if namespace == Namespace::UsersAndLists {
-        kernel.add_capabilities(LISTS).map_err(|_| std::io::Error::other(MountError::NoAccessLists))?;
-    }
+/// Asks for all that this kernel has of what we want.
+pub(super) fn configure(kernel: &mut KernelConfig) {
     if let Err(unsupported) = kernel.add_capabilities(WANTED) {
         tracing::debug!(?unsupported, "an older kernel: doing without");
         if kernel.add_capabilities(WANTED & !unsupported).is_err() {
@@ -59,5 +51,4 @@ pub(super) fn configure(kernel: &mut KernelConfig, namespace: Namespace) -> std:
     let _ = kernel.set_max_background(BACKGROUND_REQUESTS_MAX);
     let _ = kernel.set_congestion_threshold(CONGESTED_AT_REQUESTS);
     tracing::debug!(abi = ?kernel.kernel_abi(), capabilities = ?kernel.capabilities(), "the kernel's FUSE");
-    Ok(())
 }
