@@ -1,4 +1,4 @@
-//! `kilofs fsck`: looks at every byte of a store.
+//! `kilofs fsck`: looks at every byte of a store, and repairs it.
 
 use super::Outcome;
 use super::context::Context;
@@ -19,32 +19,48 @@ pub struct Fsck {
     /// The database
     #[arg(value_parser = Name::new)]
     name: Name,
+    /// Put right what is wrong: from kept versions and peers; what nobody has any more is left out and named
+    #[arg(long)]
+    repair: bool,
 }
 
 /// Runs `fsck`.
-pub fn run(context: &Context, Fsck { name }: Fsck) -> Outcome {
-    let mut session = Session::new(context, &name, false)?;
-    let progress = Progress::start(&format!("checking {name}"));
-    let answer = session.ask_within(Request::Check, CHECK_DEADLINE)?;
+pub fn run(context: &Context, Fsck { name, repair }: Fsck) -> Outcome {
+    let mut session = Session::new(context, &name, repair)?.rescuing();
+    let progress = Progress::start(&format!("{} {name}", if repair { "repairing" } else { "checking" }));
+    let request = if repair { Request::Repair } else { Request::Check };
+    let answer = session.ask_within(request, CHECK_DEADLINE)?;
     drop(progress);
     let findings = understood::<Checked>(answer.clone())?.findings.len();
     context.output.answer(answer, |checked: Checked| {
-        let line = |finding: &CheckFinding| {
-            let block = finding.block.map_or("store".into(), |number| format!("block {number}"));
-            format!("{block}: {}: {}\n", shown(finding.subject.as_bytes()), shown(finding.what.as_bytes()))
-        };
-        let found: String = checked.findings.iter().map(line).collect();
         let seen = format!("{} objects, {} looked at", checked.objects, bytes(checked.bytes));
+        let mut text: String = checked.findings.iter().map(line).collect();
+        if !checked.planned.is_empty() {
+            text.push_str("without what peers may still have, --repair would:\n");
+            text.extend(checked.planned.iter().map(line));
+        }
+        if !checked.repaired.is_empty() {
+            text.push_str("repaired:\n");
+            text.extend(checked.repaired.iter().map(line));
+        }
         if checked.findings.is_empty() {
-            format!("{name} is clean: {seen}")
+            format!("{text}{name} is clean: {seen}")
         } else {
-            format!("{found}{seen}")
+            format!("{text}{seen}")
         }
     })?;
     match findings {
         0 => Ok(()),
+        count if repair => Err(Failure::failed(format!(
+            "{count} things are still wrong with {name}: try again where a peer can be reached that has them"
+        ))),
         count => Err(Failure::failed(format!(
-            "{count} things are wrong with {name}; what peers still hold is fetched again at the next `kilofs sync {name}`"
+            "{count} things are wrong with {name}: `kilofs fsck {name} --repair` gets back what kept versions and peers have, and leaves out the rest"
         ))),
     }
+}
+
+fn line(finding: &CheckFinding) -> String {
+    let block = finding.block.map_or("store".into(), |number| format!("block {number}"));
+    format!("{block}: {}: {}\n", shown(finding.subject.as_bytes()), shown(finding.what.as_bytes()))
 }

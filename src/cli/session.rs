@@ -19,6 +19,7 @@ pub struct Session<'a> {
     name: &'a Name,
     paths: DatabasePaths,
     network: bool,
+    rescue: bool,
     keyring: Option<Keyring>,
     local: Option<Local>,
 }
@@ -28,12 +29,18 @@ impl<'a> Session<'a> {
     /// the database itself.
     pub fn new(context: &'a Context, name: &'a Name, network: bool) -> Result<Session<'a>, Failure> {
         let paths = context.existing(name)?;
-        Ok(Session { context, name, paths, network, keyring: None, local: None })
+        Ok(Session { context, name, paths, network, rescue: false, keyring: None, local: None })
     }
 
     /// Hands over a keyring that the command has opened already, so that no passphrase is asked for twice.
     pub fn with_keyring(mut self, keyring: Keyring) -> Session<'a> {
         self.keyring = Some(keyring);
+        self
+    }
+
+    /// Opens a damaged store too, to look at it or to repair it.
+    pub fn rescuing(mut self) -> Session<'a> {
+        self.rescue = true;
         self
     }
 
@@ -65,7 +72,7 @@ impl<'a> Session<'a> {
             None => self.context.open_keyring(self.name)?,
         };
         let options = self.context.options(self.name)?;
-        let role = Role::Command { network: self.network };
+        let role = Role::Command { network: self.network, rescue: self.rescue };
         let held = keyring.capability.kind();
         engine::local(Launch {
             home: self.context.home.clone(),

@@ -97,6 +97,10 @@ pub struct Checked {
     pub bytes: u64,
     /// What is wrong; empty is clean.
     pub findings: Vec<CheckFinding>,
+    /// What a repair would do with what neither a kept version nor a peer has any more.
+    pub planned: Vec<CheckFinding>,
+    /// What a repair did.
+    pub repaired: Vec<CheckFinding>,
 }
 
 /// One thing that is wrong.

@@ -39,6 +39,7 @@ impl Desk {
                 let timeout = Duration::try_from_secs_f64(timeout_seconds).unwrap_or(Duration::from_secs(60));
                 self.driver.sync(timeout).await.map(|()| self.synced())
             }
+            Request::Repair => self.driver.repair().await.map(|checked| json!(checked)),
             other => {
                 let desk = self.clone();
                 let task = tokio::task::spawn_blocking(move || desk.decide(other));
@@ -92,8 +93,8 @@ impl Desk {
                 self.driver.tell(Input::Changed);
                 Ok(Value::Null)
             }
-            Request::Check => history::check(&self.core),
-            Request::Sync { .. } | Request::Stop { .. } => {
+            Request::Check => Ok(json!(history::check(&self.core))),
+            Request::Sync { .. } | Request::Repair | Request::Stop { .. } => {
                 Err(EngineError::Usage("this command is not answered here".into()))
             }
         }

@@ -104,6 +104,7 @@ impl Options {
             poll_interval: poll.unwrap_or(POLL_INTERVAL_DEFAULT).max(POLL_INTERVAL_MIN),
             cache_bytes: self.cache_mib.unwrap_or(CACHE_MIB_DEFAULT).max(8) << 20,
             image_bytes_max: self.image_mib_max.map(|mib| mib << 20),
+            rescue: false,
         }
     }
 }
@@ -129,6 +130,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// The largest image that is fetched, in bytes; the disk's free space where absent.
     pub image_bytes_max: Option<u64>,
+    /// Open what is left of a damaged store; nothing is written before it is repaired.
+    pub rescue: bool,
 }
 
 #[cfg(test)]

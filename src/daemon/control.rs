@@ -66,6 +66,8 @@ pub enum Request {
     },
     /// Looks at every byte of the store that the keys open.
     Check,
+    /// Does so, and puts right what is wrong: from kept versions and peers where they have it, else by leaving it out.
+    Repair,
 }
 
 /// The state that a new policy is made from.

@@ -7,7 +7,7 @@
 use super::cache::Cache;
 use super::config::Settings;
 use super::error::EngineError;
-use super::genesis::make_store;
+use super::genesis::{make_store, open_store};
 use super::home::{DatabasePaths, Name};
 use super::intents::IntentLog;
 use super::keys::Keys;
@@ -18,7 +18,7 @@ use crate::base::{BlockNumber, Id, InfoHash, Inode, Place, SessionId};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
-use crate::image::{FileDisk, Image, Kept, Store};
+use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy};
 use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeOptions};
@@ -142,7 +142,7 @@ pub fn now_seconds() -> u32 {
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn now_timestamp() -> Timestamp {
+pub(super) fn now_timestamp() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() }
 }
@@ -162,7 +162,7 @@ impl Core {
             make_store(&paths, &keyring)?;
         }
         let keys = Keys::take(keyring, held, as_admin);
-        let store = Store::open(Arc::new(FileDisk::open(&paths.store)?))?;
+        let store = open_store(&paths, settings.rescue)?;
         let unreadable = || EngineError::State { path: paths.store.display().to_string() };
         let state = keys.record.open_local(LocalKind::State, &store.state()).map_err(|_| unreadable())?;
         let mut state = State::decode(&state).map_err(|_| unreadable())?;
@@ -226,12 +226,13 @@ impl Core {
         }
         let Some(head) = inner.state.head else { return Ok(()) };
         let Some(version) = inner.versions.get(&head.infohash).cloned() else { return Ok(()) };
-        if let Some(commit) = version.commit {
-            let (root, entries) = self.open_catalogue(&version.image, &commit)?;
-            inner.heads = vec![(version.reference.commit.id, commit)];
-            inner.catalogue = root;
-            let standing = self.standing(&inner, &entries)?;
-            (inner.entries, inner.spoilt) = (standing.entries, standing.spoilt);
+        if self.keys.catalogue.is_some()
+            && let Err(error) = self.stand_on(&mut inner, &version)
+        {
+            // It is damaged. What is published next goes on from nothing: a counter may have been used already.
+            tracing::warn!(version = %version.reference.infohash, %error, "the version that was stood on does not open");
+            inner.state.session = SessionId(random()?);
+            inner.state.head = None;
         }
         Ok(())
     }

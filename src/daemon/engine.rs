@@ -72,7 +72,7 @@ pub struct Local {
 
 /// Opens a database for one command.
 pub fn local(launch: Launch) -> Result<Local, Failure> {
-    let network = matches!(launch.role, Role::Command { network: true });
+    let network = matches!(launch.role, Role::Command { network: true, .. });
     let runtime = runtime()?;
     let core = open_core(launch, false)?;
     let (driver, inputs) = runtime.block_on(Driver::start(core.clone(), network)).map_err(Failure::from)?;
@@ -110,7 +110,9 @@ fn open_core(launch: Launch, as_admin: bool) -> Result<Arc<Core>, Failure> {
         .home
         .prepare(&launch.name)
         .map_err(|error| Failure::failed(format!("cannot prepare the home of {}: {error}", launch.name)))?;
-    let core = Core::open(launch.name, paths, launch.keyring, launch.held, launch.options.settle(), as_admin);
+    let mut settings = launch.options.settle();
+    settings.rescue = matches!(launch.role, Role::Command { rescue: true, .. });
+    let core = Core::open(launch.name, paths, launch.keyring, launch.held, settings, as_admin);
     core.map(Arc::new).map_err(Failure::from)
 }
 

@@ -18,6 +18,12 @@ pub fn initialise(paths: &DatabasePaths, keyring: &Keyring) -> Result<(), Failur
     make_store(paths, keyring).map_err(Failure::from)
 }
 
+/// Opens the store, or what is left of it.
+pub(super) fn open_store(paths: &DatabasePaths, rescue: bool) -> Result<Arc<Store>, EngineError> {
+    let disk = Arc::new(FileDisk::open(&paths.store)?);
+    Ok(if rescue { Store::rescue(disk)? } else { Store::open(disk)? })
+}
+
 pub(super) fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(), EngineError> {
     let capability = &keyring.capability;
     let database = capability.database_id();

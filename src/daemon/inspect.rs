@@ -1,37 +1,79 @@
 //! Opens every object that the keys open: what `kilofs fsck` reports beyond the store's own structures.
 
 use super::answers::{CheckFinding, Checked};
-use super::core::{Core, Listed};
+use super::core::{Core, Listed, now_timestamp};
 use super::error::EngineError;
 use super::versions::Version as KeptVersion;
-use crate::base::BlockNumber;
+use crate::base::{BlockNumber, Inode, PieceHashes, PieceIndex};
 use crate::crypt::BlobKind;
 use crate::image::{Counters, Image, hash_pieces};
 use crate::map::{Map, Root};
 use crate::tree::ImageSource;
 use crate::tree::check::{Finding, check_block};
+use crate::tree::repair::{Measure, Repair};
 use crate::tree::version::Version;
 use std::collections::BTreeMap;
 
-/// Checks the working head and every kept version.
-pub fn inspect(core: &Core, checked: &mut Checked) -> Result<(), EngineError> {
-    core.persist()?;
+/// What findings in the newest state go by.
+pub(super) const HEAD: &str = "the working head";
+
+/// Checks the working head and every kept version, and says what a repair would do with what nobody has any more.
+pub fn inspect(core: &Core, checked: &mut Checked) {
+    if let Err(error) = core.persist() {
+        let what = format!("what was changed last cannot be written down: {error}");
+        checked.findings.push(CheckFinding { block: None, subject: HEAD.into(), what });
+    }
     let inner = core.inner();
     let (image, roots) = (inner.image.clone(), inner.state.roots.clone());
     let versions: Vec<_> = inner.versions.iter().cloned().collect();
     drop(inner);
-    blocks(core, "the working head", &image, &roots, checked);
+    blocks(core, HEAD, &image, &roots, checked);
     for version in versions {
-        let mut found = Checked::default();
-        kept(core, &version, &mut found);
+        let found = inspect_kept(core, &version);
         checked.objects += found.objects;
         checked.bytes += found.bytes;
-        // Somebody may have published what does not open; it was refused, and is kept only as it came.
-        if found.findings.is_empty() || !as_published(core, &version) {
-            checked.findings.extend(found.findings);
-        }
+        checked.findings.extend(found.findings);
     }
-    Ok(())
+}
+
+/// Checks one kept version.
+pub(super) fn inspect_kept(core: &Core, version: &KeptVersion) -> Checked {
+    let mut found = Checked::default();
+    if core.tree.is_some() {
+        kept(core, version, &mut found);
+    } else {
+        hashed(core, version, &mut found);
+    }
+    // Somebody may have published what does not open; it was refused, and is kept only as it came.
+    if !found.findings.is_empty() && core.tree.is_some() && as_published(core, version) {
+        found.findings.clear();
+    }
+    found
+}
+
+/// Without keys only the pieces can be held against what they should be.
+fn hashed(core: &Core, version: &KeptVersion, checked: &mut Checked) {
+    let subject = format!("version {}", version.reference.infohash);
+    checked.bytes += version.image.filled_bytes();
+    match core.hashes_of(version).and_then(|known| damaged_pieces(core, &version.image, &known)) {
+        Ok(bad) if bad.is_empty() => {}
+        Ok(bad) => {
+            let what = format!("{} pieces are not what they should be", bad.len());
+            checked.findings.push(CheckFinding { block: None, subject, what });
+        }
+        Err(error) => checked.findings.push(CheckFinding { block: None, subject, what: error.to_string() }),
+    }
+}
+
+/// The pieces of an image that have not got their hash.
+pub(super) fn damaged_pieces(
+    core: &Core,
+    image: &Image,
+    known: &PieceHashes,
+) -> Result<Vec<PieceIndex>, EngineError> {
+    let now = hash_pieces(&core.store, image, known.length, None, &Counters::default())?;
+    let pairs = now.hashes.iter().zip(&known.hashes).enumerate();
+    Ok(pairs.filter(|(_, (now, known))| now != known).map(|(index, _)| PieceIndex(index as u32)).collect())
 }
 
 fn kept(core: &Core, version: &KeptVersion, checked: &mut Checked) {
@@ -62,10 +104,9 @@ fn as_published(core: &Core, version: &KeptVersion) -> bool {
     if version.commit.as_ref().is_none_or(|commit| commit.device == own) {
         return false;
     }
-    core.hashes_of(version).is_ok_and(|known| {
-        let counters = Counters::default();
-        hash_pieces(&core.store, &version.image, known.length, None, &counters).is_ok_and(|now| now == known)
-    })
+    core.hashes_of(version)
+        .and_then(|known| damaged_pieces(core, &version.image, &known))
+        .is_ok_and(|bad| bad.is_empty())
 }
 
 fn open_charter(core: &Core, image: &Image, commit: &crate::record::Commit) -> Result<(), EngineError> {
@@ -84,32 +125,76 @@ fn blocks(
 ) {
     let charter = core.inner().state.charter.clone();
     for (number, root) in roots {
-        let Some(keys) = charter.blocks.get(number).and_then(|block| core.keys.block(*number, block)) else {
-            continue;
-        };
+        let Some(block) = charter.blocks.get(number) else { continue };
+        let Some(keys) = core.keys.block(*number, block) else { continue };
         let source = ImageSource::new(&core.store, image);
         let map = Map::new(&keys, &source, core.tree_nodes());
         let version = Version { map: &map, root: *root, keys: &keys, source: &source };
         let report = check_block(*number, &version, image.bytes(), true);
         checked.objects += report.nodes + report.chunks;
         checked.bytes += report.bytes;
-        checked.findings.extend(report.findings.iter().map(|finding| CheckFinding {
-            block: Some(number.0),
-            subject: what.into(),
-            what: described(finding),
-        }));
+        if report.found == 0 {
+            continue;
+        }
+        let repair = Repair::plan(*number, &version, now_timestamp());
+        let path = |inode| repair.path_of(inode).map(|path| in_tree(&block.path, &path));
+        let finding = |what: String| CheckFinding { block: Some(number.0), subject: String::new(), what };
+        for found in &report.findings {
+            checked.findings.push(CheckFinding { subject: what.into(), ..finding(described(found, &path)) });
+        }
+        let more = report.found - report.findings.len() as u64;
+        if more > 0 {
+            let told = format!("{more} more of the kind");
+            checked.findings.push(CheckFinding { subject: what.into(), ..finding(told) });
+        }
+        if what == HEAD {
+            checked.planned.extend(measures(*number, &block.path, &repair.measures));
+        }
     }
 }
 
-fn described(finding: &Finding) -> String {
+/// What a repair does, in the words of an answer.
+pub(super) fn measures<'m>(
+    number: BlockNumber,
+    at: &'m [u8],
+    measures: &'m [Measure],
+) -> impl Iterator<Item = CheckFinding> + 'm {
+    measures.iter().map(move |measure| CheckFinding {
+        block: Some(number.0),
+        subject: in_tree(at, &measure.path),
+        what: measure.what.clone(),
+    })
+}
+
+/// A path of a block as it is from the database's root.
+fn in_tree(block: &[u8], path: &[u8]) -> String {
+    let inside = path.starts_with(b"/");
+    let at = if inside && !block.is_empty() { [b"/", block].concat() } else { Vec::new() };
+    String::from_utf8_lossy(&[&at[..], path].concat()).into_owned()
+}
+
+fn described(finding: &Finding, path: &dyn Fn(Inode) -> Option<String>) -> String {
+    let named = |inode: Inode| path(inode).unwrap_or_else(|| format!("inode {inode}"));
     match finding {
-        Finding::Node(error) => format!(
-            "a node does not open: {error}; what lies below it is lost here, and is fetched again from peers that have it"
-        ),
-        Finding::Chunk { inode, index, place } => {
-            format!("chunk {index} of inode {inode}, at {} (+{}), does not open", place.offset, place.length)
+        Finding::Node { error, at, first, last } => {
+            let whose = match last {
+                Some(last) if first == last => format!("of {}", named(*last)),
+                Some(last) => format!("from {} to {}", named(*first), named(*last)),
+                None => format!("from {} on", named(*first)),
+            };
+            format!("{error} (level {}): what it holds {whose} is not to be had", at.level)
         }
-        Finding::Absent { inode, index } => format!("chunk {index} of inode {inode} is not here yet"),
-        Finding::Flaw(flaw) => flaw.to_string(),
+        Finding::Misshapen(place) => format!("the map around the node at {} is cut wrongly", place.offset),
+        Finding::Unjudged(error) => format!("it cannot be judged: {error}"),
+        Finding::Chunk { inode, index, place, .. } => {
+            format!(
+                "{}: chunk {index}, at {} (+{}), does not open",
+                named(*inode),
+                place.offset,
+                place.length
+            )
+        }
+        Finding::Absent { inode, index } => format!("{}: chunk {index} is not here yet", named(*inode)),
+        Finding::Flaw(flaw) => format!("{}: {}", named(flaw.inode), flaw.defect),
     }
 }

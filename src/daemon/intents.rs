@@ -22,6 +22,8 @@ pub(super) struct IntentLog {
     batches: VecDeque<(u64, u64)>,
     /// What an earlier life of the engine left in the log has to be committed before anything is added.
     inherited: bool,
+    /// It was not looked at yet: the store is damaged, and is repaired first. Nothing was changed either.
+    unread: bool,
 }
 
 impl IntentLog {
@@ -49,7 +51,7 @@ impl Core {
     /// Makes everything that was changed durable: what `fsync` means.
     pub fn persist(&self) -> Result<(), TreeError> {
         let Some(tree) = &self.tree else { return Ok(()) };
-        if self.log_changes(tree) {
+        if self.log.lock().unread || self.log_changes(tree) {
             return Ok(());
         }
         self.commit_head(tree)
@@ -96,15 +98,29 @@ impl Core {
         }
     }
 
-    /// Does again what the log holds beyond the last commit, commits it, and begins to keep what changes from now on.
+    /// [`Core::recover`], where opening left it for later.
+    pub(super) fn recover_late(&self) -> Result<(), EngineError> {
+        match &self.tree {
+            Some(tree) if self.log.lock().unread => self.recover_now(tree),
+            _ => Ok(()),
+        }
+    }
+
+    /// Does again what the log holds, unless the store is to be repaired first.
     pub(super) fn recover(&self, tree: &Arc<Tree>) -> Result<(), EngineError> {
+        self.log.lock().unread = self.settings.rescue;
+        if self.settings.rescue { Ok(()) } else { self.recover_now(tree) }
+    }
+
+    /// Does again what the log holds beyond the last commit, commits it, and begins to keep what changes from now on.
+    fn recover_now(&self, tree: &Arc<Tree>) -> Result<(), EngineError> {
         let before = tree.mark();
         let positions = self.replay(tree)?;
         let after = tree.mark();
         tree.keep_changes(WAITING_BYTES_MAX);
         let inherited = !positions.is_empty();
         let batches = positions.into_iter().map(|position| (after.seq, position)).collect();
-        *self.log.lock() = IntentLog { durable: before, batches, inherited };
+        *self.log.lock() = IntentLog { durable: before, batches, inherited, unread: false };
         if !inherited {
             return Ok(());
         }

@@ -48,6 +48,9 @@ pub enum Role {
     Command {
         /// Whether the command needs the network.
         network: bool,
+        /// Whether it is a repair, or a look at what a repair would do: a damaged store is opened too, and what its log
+        /// holds waits.
+        rescue: bool,
     },
 }
 

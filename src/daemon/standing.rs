@@ -2,6 +2,7 @@
 
 use super::core::{Core, Inner, Listed};
 use super::error::EngineError;
+use super::versions::Version;
 use crate::base::{BlockNumber, Id};
 use crate::record::{BlockEntry, Charter, Mode, Policy, Refusal, admit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,17 @@ impl Core {
         let block = charter.blocks.get(&number).ok_or(Refusal::UnknownBlock)?;
         let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
         admit(entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public)
+    }
+
+    /// Takes a version as the one that the working head stands on.
+    pub(super) fn stand_on(&self, inner: &mut Inner, version: &Version) -> Result<(), EngineError> {
+        let commit = version.commit.clone().ok_or(EngineError::Other("its commit does not open".into()))?;
+        let (root, entries) = self.open_catalogue(&version.image, &commit)?;
+        let standing = self.standing(inner, &entries)?;
+        inner.heads = vec![(version.reference.commit.id, commit)];
+        inner.catalogue = root;
+        (inner.entries, inner.spoilt) = (standing.entries, standing.spoilt);
+        Ok(())
     }
 
     /// Finds the entries that were in force when the state was saved, among those that the head version told and

@@ -3,6 +3,7 @@
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
 use super::take::Taken;
+use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes};
 use crate::image::{Image, Incoming};
 use crate::net::NetError;
@@ -10,6 +11,7 @@ use crate::record::VersionRef;
 use crate::sync::Fetched;
 use crate::torrent::{Limits, Metainfo};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +28,9 @@ const BASES_MAX: usize = 2;
 
 impl Driver {
     pub(super) async fn fetch(&self, net: &Net, version: VersionRef) -> Result<Fetched, EngineError> {
-        let known = self.core.inner().versions.get(&version.infohash).map(|version| version.image.clone());
+        // One whose commit does not open was damaged here: its bytes are fetched again.
+        let opens = |known: &&KeptVersion| known.commit.is_some() || self.core.tree.is_none();
+        let known = self.core.inner().versions.get(&version.infohash).filter(opens).map(|known| known.image.clone());
         let image = match known {
             Some(image) => image,
             None => match self.transfer(net, version).await? {
@@ -85,21 +89,9 @@ impl Driver {
     ) -> Result<Result<Image, Fetched>, EngineError> {
         let infohash = version.infohash;
         let peers = self.find_peers(net).await;
-        let bytes = match net.swarm.metainfo(infohash, &peers, METAINFO_DEADLINE).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::debug!(version = %infohash, peers = peers.len(), error = %error_chain(&error), "no metainfo");
-                return Ok(Err(Fetched::NoSource));
-            }
-        };
-        let limits = Limits { metainfo_bytes_max: METAINFO_BYTES_MAX, image_bytes_max: self.image_limit() };
-        let metainfo = match Metainfo::parse(&bytes, &limits) {
-            Ok(metainfo) if metainfo.infohash() == infohash => metainfo,
-            Ok(_) => return Ok(Err(Fetched::Broken)),
-            Err(error) => {
-                tracing::warn!(version = %infohash, %error, "refused before it was fetched");
-                return Ok(Err(Fetched::Broken));
-            }
+        let metainfo = match self.metainfo_from(net, infohash, &peers).await? {
+            Ok(metainfo) => metainfo,
+            Err(outcome) => return Ok(Err(outcome)),
         };
         let incoming = self.incoming(&metainfo.hashes).await?;
         let missing = missing_bytes(&incoming);
@@ -117,6 +109,31 @@ impl Driver {
         self.core.cache.remember(&infohash, &metainfo);
         self.seed(net, &metainfo, image.clone()).await;
         Ok(Ok(image))
+    }
+
+    /// A version's metainfo from peers, within our limits and of its name.
+    pub(super) async fn metainfo_from(
+        &self,
+        net: &Net,
+        infohash: InfoHash,
+        peers: &[SocketAddr],
+    ) -> Result<Result<Metainfo, Fetched>, EngineError> {
+        let bytes = match net.swarm.metainfo(infohash, peers, METAINFO_DEADLINE).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::debug!(version = %infohash, peers = peers.len(), error = %error_chain(&error), "no metainfo");
+                return Ok(Err(Fetched::NoSource));
+            }
+        };
+        let limits = Limits { metainfo_bytes_max: METAINFO_BYTES_MAX, image_bytes_max: self.image_limit() };
+        match Metainfo::parse(&bytes, &limits) {
+            Ok(metainfo) if metainfo.infohash() == infohash => Ok(Ok(metainfo)),
+            Ok(_) => Ok(Err(Fetched::Broken)),
+            Err(error) => {
+                tracing::warn!(version = %infohash, %error, "refused before it was fetched");
+                Ok(Err(Fetched::Broken))
+            }
+        }
     }
 
     /// The shared start of a transfer: everything that kept versions already hold.

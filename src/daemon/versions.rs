@@ -42,6 +42,11 @@ impl Versions {
         self.0.push(version);
     }
 
+    /// Lets one go.
+    pub fn remove(&mut self, infohash: &InfoHash) {
+        self.0.retain(|version| version.reference.infohash != *infohash);
+    }
+
     /// The version of a torrent.
     pub fn get(&self, infohash: &InfoHash) -> Option<&Version> {
         self.0.iter().find(|version| version.reference.infohash == *infohash)

@@ -24,6 +24,7 @@ impl fmt::Display for Finding {
 }
 
 const HEALS: &str = "the next commit writes it anew; if this comes back, check the disk";
+const STANDS_IN: &str = "another version's regions stand in for it until a repair commits what they still show";
 const RESTORE: &str = "restore the file from a backup, or join the database again from a link";
 
 impl Store {
@@ -52,6 +53,9 @@ impl Store {
                     }
                     Err(fault) => findings.push(finding(&place, fault, HEALS)),
                 }
+            }
+            for what in self.rescued() {
+                findings.push(finding("the tables", what.clone(), STANDS_IN));
             }
             if sound == 0 {
                 findings.push(finding(

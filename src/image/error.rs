@@ -80,7 +80,7 @@ pub enum StoreError {
     },
     /// Neither superblock leads to an intact table.
     #[error(
-        "{file} is damaged ({what}): restore the file from a backup, or join the database again from a link"
+        "{file} is damaged ({what}): run `kilofs fsck NAME --repair`; if that does not open it either, move the file away: an empty one takes its place and is filled from peers"
     )]
     Damaged {
         /// The store's file.

@@ -3,13 +3,13 @@
 use super::disk::Disk;
 use super::error::StoreError;
 use super::log::{Log, Ring};
-use super::manifest::{Manifest, decode_index};
+use super::manifest::{KeptRef, Manifest, decode_index};
 use super::slots::{Run, RunRef, SLOTS_MAX, Slots};
 use super::store::{Generation, Kept, Label, State};
 use super::superblock::{BadSuperblock, STORE_FORMAT, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
-use super::table::{Leaf, Table};
-use super::version::{Hints, Image};
-use crate::base::{REGION_BYTES, SlotIndex};
+use super::table::{LEAF_REGIONS, Leaf, Table};
+use super::version::{Hints, Image, Region};
+use crate::base::{REGION_BYTES, RegionIndex, SlotIndex};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -26,6 +26,8 @@ pub(super) struct Loaded {
     pub(super) generation_max: u64,
     /// Why the newest superblock could not be used, if it could not.
     pub(super) fell_back: Option<String>,
+    /// Damaged tables that something else stands in for.
+    pub(super) rescued: Vec<String>,
 }
 
 /// Reads one of the two superblocks.
@@ -45,8 +47,9 @@ pub(super) enum SuperblockFault {
     Bad(BadSuperblock),
 }
 
-/// Loads the newest sound state, and the one before it so that its slots stay untouched.
-pub(super) fn load(disk: &dyn Disk) -> Result<Loaded, StoreError> {
+/// Loads the newest sound state, and the one before it so that its slots stay untouched. With `from_remains` a state
+/// with damaged tables is taken too.
+pub(super) fn load(disk: &dyn Disk, from_remains: bool) -> Result<Loaded, StoreError> {
     let file = disk.name();
     let length = disk.length().map_err(|error| StoreError::io(&file, "measuring", 0, error))?;
     let found = [read_superblock(disk, 0), read_superblock(disk, 1)];
@@ -70,6 +73,7 @@ pub(super) fn load(disk: &dyn Disk) -> Result<Loaded, StoreError> {
     let generation_max = candidates.first().map_or(0, |(_, superblock)| superblock.generation);
     let slots = Slots::new(slots_in(length));
     let mut loader = Loader::new(disk, slots.clone(), length);
+    loader.from_remains = from_remains;
     let mut newest: Option<(usize, Superblock, Arc<Generation>)> = None;
     let mut older = None;
     for (location, superblock) in candidates {
@@ -82,8 +86,10 @@ pub(super) fn load(disk: &dyn Disk) -> Result<Loaded, StoreError> {
     let Some((location, superblock, newest)) = newest else {
         return Err(StoreError::Damaged { file, what: faults.join("; ") });
     };
-    let fell_back = (!faults.is_empty() && older.is_none()).then(|| faults.join("; "));
-    Ok(Loaded { slots, superblock, location, newest, older, generation_max, fell_back })
+    let rescued = loader.rescued;
+    let fell_back =
+        (!faults.is_empty() && older.is_none() && rescued.is_empty()).then(|| faults.join("; "));
+    Ok(Loaded { slots, superblock, location, newest, older, generation_max, fell_back, rescued })
 }
 
 /// What one superblock leads to, loaded by itself into a book of its own.
@@ -109,6 +115,9 @@ struct Loader<'a> {
     indexes: HashMap<u32, (RunRef, Image)>,
     states: HashMap<u32, (RunRef, Arc<State>)>,
     rings: Vec<Arc<Ring>>,
+    /// Damaged tables are no reason to refuse a state.
+    from_remains: bool,
+    rescued: Vec<String>,
 }
 
 impl<'a> Loader<'a> {
@@ -121,6 +130,8 @@ impl<'a> Loader<'a> {
             indexes: HashMap::new(),
             states: HashMap::new(),
             rings: Vec::new(),
+            from_remains: false,
+            rescued: Vec::new(),
         }
     }
 
@@ -140,19 +151,58 @@ impl<'a> Loader<'a> {
             None => Arc::new(State::default()),
             Some(at) => self.state(at)?,
         };
-        let mut kept = Vec::new();
-        for one in manifest.kept {
-            let image = match one.index {
-                None => Image::none(&self.slots),
-                Some(at) => self.image(at, one.regions)?,
-            };
-            kept.push(Kept { label: Label(one.label), image });
-        }
+        let kept = self.kept(manifest.kept)?;
         let log = match manifest.log {
             None => None,
             Some(at) => Some(Log { ring: self.ring(&at.slots)?, start: at.start }),
         };
         Ok(Arc::new(Generation { kept, state, log, manifest: run }))
+    }
+
+    fn kept(&mut self, references: Vec<KeptRef>) -> Result<Vec<Kept>, String> {
+        let mut images = Vec::new();
+        for one in &references {
+            images.push(match one.index {
+                None => Ok(Image::none(&self.slots)),
+                Some(at) => match self.image(at, one.regions) {
+                    Err(fault) if self.from_remains => Err(fault),
+                    image => Ok(image?),
+                },
+            });
+        }
+        let sound: Vec<Image> = images.iter().filter_map(|image| image.as_ref().ok().cloned()).collect();
+        let mut kept = Vec::new();
+        for (one, image) in references.into_iter().zip(images) {
+            let label = Label(one.label);
+            let image = image.unwrap_or_else(|fault| {
+                self.rescued.push(format!("the table of {}: {fault}", kept.len()));
+                self.stand_in(one.index, one.regions, &sound)
+            });
+            kept.push(Kept { label, image });
+        }
+        Ok(kept)
+    }
+
+    /// What is left of a table, and, for the rest, where other versions have the same regions.
+    fn stand_in(&mut self, index: Option<RunRef>, regions: u32, sound: &[Image]) -> Image {
+        let bytes = index.and_then(|at| read_run_bytes(self.disk, at).ok());
+        let places = bytes.and_then(|bytes| decode_index(&bytes, regions).ok()).unwrap_or_default();
+        let leaves: Vec<Option<Arc<Leaf>>> = places.into_iter().map(|at| self.leaf(at).ok()).collect();
+        let mut table = Table::empty(&self.slots);
+        table.resize(regions);
+        for index in (0..regions).map(RegionIndex) {
+            let region = match leaves.get((index.0 / LEAF_REGIONS) as usize) {
+                Some(Some(leaf)) => leaf.region(index),
+                _ => sound
+                    .iter()
+                    .filter(|image| index.0 < image.regions())
+                    .map(|image| image.region(index))
+                    .max_by_key(|region| region.fill)
+                    .unwrap_or(Region::EMPTY),
+            };
+            table.set(index, region);
+        }
+        Image::new(table, Hints::default())
     }
 
     fn ring(&mut self, slots: &[SlotIndex]) -> Result<Arc<Ring>, String> {

@@ -14,6 +14,7 @@ mod incoming;
 mod load;
 mod log;
 mod manifest;
+mod mend;
 mod open_region;
 mod pieces;
 mod slot_io;

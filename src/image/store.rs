@@ -76,6 +76,7 @@ pub struct Store {
     head: Mutex<Head>,
     sync_failed: AtomicBool,
     fell_back: Option<String>,
+    rescued: Vec<String>,
 }
 
 struct Head {
@@ -104,6 +105,7 @@ impl Store {
             head: Mutex::new(Head { generation: 2, target: 0, behind_target: vec![generation.clone()] }),
             sync_failed: AtomicBool::new(false),
             fell_back: None,
+            rescued: Vec::new(),
             log: Mutex::default(),
             disk,
             file,
@@ -120,7 +122,18 @@ impl Store {
     /// Opens the store on `disk` as its last durable commit left it. If what the newest superblock leads to is damaged,
     /// the commit before it is taken: see [`Store::fell_back`].
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Store>, StoreError> {
-        let Loaded { slots, superblock, location, newest, older, generation_max, fell_back } = load(&*disk)?;
+        let loaded = load(&*disk, false)?;
+        Store::opened(disk, loaded)
+    }
+
+    /// Opens what is left: see [`Store::rescue`].
+    pub(super) fn from_remains(disk: Arc<dyn Disk>) -> Result<Arc<Store>, StoreError> {
+        let loaded = load(&*disk, true)?;
+        Store::opened(disk, loaded)
+    }
+
+    fn opened(disk: Arc<dyn Disk>, loaded: Loaded) -> Result<Arc<Store>, StoreError> {
+        let Loaded { slots, superblock, location, newest, older, generation_max, fell_back, rescued } = loaded;
         let file = disk.name();
         let store = Store {
             head: Mutex::new(Head {
@@ -132,6 +145,7 @@ impl Store {
             database: superblock.database,
             newest: RwLock::new(newest.clone()),
             fell_back,
+            rescued,
             log: Mutex::default(),
             disk,
             file,
@@ -159,6 +173,11 @@ impl Store {
     /// keeps counters in the state must not trust them then.
     pub fn fell_back(&self) -> Option<&str> {
         self.fell_back.as_deref()
+    }
+
+    /// Damaged tables, where the store could only be opened with others in their place.
+    pub fn rescued(&self) -> &[String] {
+        &self.rescued
     }
 
     /// The versions that the last durable commit keeps.

@@ -49,6 +49,11 @@ impl Leaf {
         })
     }
 
+    /// One of its regions, by its index in the whole table.
+    pub(super) fn region(&self, index: RegionIndex) -> Region {
+        unpack(self.entries[(index.0 % LEAF_REGIONS) as usize])
+    }
+
     /// The bytes of the leaf's page.
     pub(super) fn encode(&self) -> Vec<u8> {
         self.entries.iter().flat_map(|entry| entry.to_le_bytes()).collect()

@@ -19,6 +19,7 @@ mod node;
 mod path;
 mod read;
 mod relocate;
+mod remains;
 mod walk;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use diff::{Changed, DifferenceVisitor, Which};
 pub use error::{EmitError, FetchError, MapError};
 pub use read::Map;
 pub use relocate::Relocate;
+pub use remains::Remains;
 pub use walk::{Descend, Visit};
 
 use crate::base::{Id, Place, REGION_BYTES};

@@ -28,6 +28,7 @@ mod ranges;
 mod read;
 mod reclaim;
 mod rename;
+pub mod repair;
 mod sealer;
 mod snapshot;
 pub mod source;
