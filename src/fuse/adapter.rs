@@ -219,7 +219,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         match self.0.write(inode(number), offset, data, how, flags) {
-            Ok(()) => reply.written(u32::try_from(data.len()).expect("a request is shorter than 4 GiB")),
+            Ok(()) => {
+                let bytes = u32::try_from(data.len()).expect("a request is shorter than 4 GiB");
+                self.0.acknowledge(bytes, reply);
+            }
             Err(refusal) => reply.error(errno(&refusal)),
         }
     }

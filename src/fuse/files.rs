@@ -3,11 +3,12 @@
 use super::errno::{Refusal, of_inode};
 use super::names::{Maker, is_openable};
 use super::notify::Notice;
+use super::reply;
 use super::shared::Shared;
 use super::shelf;
 use crate::base::Inode;
 use crate::tree::{Allocate, Attr, NodeKind, ReadTree as _, TreeError, Whence};
-use fuser::{FileHandle, FopenFlags, OpenAccMode, OpenFlags, ReplyEmpty, WriteFlags};
+use fuser::{FileHandle, FopenFlags, OpenAccMode, OpenFlags, ReplyEmpty, ReplyWrite, WriteFlags};
 
 /// Bytes that one copy request moves at most, so that it does not keep a thread for long; the caller asks again.
 const COPY_BYTES_MAX: u64 = 16 << 20;
@@ -130,7 +131,7 @@ impl Shared {
         }
         let appends = has(flags, libc::O_APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let end = if appends { self.tree.attr(inode)?.size } else { offset };
-        self.tree.write(inode, end, data)?;
+        self.tree.write_unpaced(inode, end, data)?;
         let strips = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         self.changed_by(inode, if strips { Caller::Ordinary } else { Caller::Privileged })?;
         if end != offset {
@@ -206,8 +207,25 @@ impl Shared {
         }
     }
 
+    /// Makes all that was written so far durable, then replies. Of several that wait, the first does it for all.
     pub fn persist(&self, inode: Inode, reply: ReplyEmpty) {
-        if shelf::holds(inode) { reply.ok() } else { self.syncs.sync(reply) }
+        if shelf::holds(inode) {
+            return reply.ok();
+        }
+        let host = self.host.clone();
+        self.syncs.run(move || reply::empty(reply, host.persist().map_err(Refusal::from)));
+    }
+
+    /// Replies to a write that was done: at once, or when memory has room again.
+    pub fn acknowledge(&self, bytes: u32, reply: ReplyWrite) {
+        if !self.tree.is_crowded() {
+            return reply.written(bytes);
+        }
+        let tree = self.tree.clone();
+        self.writes.run(move || {
+            tree.make_room();
+            reply.written(bytes);
+        });
     }
 }
 

@@ -12,6 +12,7 @@ mod files;
 mod host;
 mod init;
 mod known;
+mod lane;
 mod loans;
 mod message;
 mod mount;
@@ -23,7 +24,6 @@ mod owners;
 mod reply;
 mod shared;
 mod shelf;
-mod syncs;
 
 pub use error::MountError;
 pub use host::{Host, Provenance, RefusedEntry, VersionEntry};

@@ -5,11 +5,11 @@ use super::errno::Refusal;
 use super::host::Host;
 use super::init::CACHE_FOR;
 use super::known::Known;
+use super::lane::Lane;
 use super::notify::Notice;
 use super::options::MountOptions;
 use super::owners::Owners;
 use super::shelf::{self, Shelf};
-use super::syncs::Syncs;
 use crate::base::{BlockNumber, Inode};
 use crate::tree::{Attr, Changes, Owner, ReadTree as _, Timestamp, Tree};
 use crossbeam_channel::Sender;
@@ -32,7 +32,10 @@ pub(super) struct Shared {
     pub host: Arc<dyn Host>,
     pub shelf: Shelf,
     pub known: Known,
-    pub syncs: Syncs,
+    /// For what waits for the disk.
+    pub syncs: Lane,
+    /// For writes that have to wait until there is room in memory.
+    pub writes: Lane,
     pub owners: Owners,
     pub namespace: Namespace,
     /// The way to the thread that notifies the kernel.
@@ -61,7 +64,8 @@ impl Shared {
             Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
         let shared = Shared {
             tree,
-            syncs: Syncs::start(host.clone())?,
+            syncs: Lane::start("kilofs-sync")?,
+            writes: Lane::start("kilofs-write")?,
             shelf: Shelf::new(host.clone(), now(), (owner.uid, owner.gid)),
             host,
             known: Known::default(),

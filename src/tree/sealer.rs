@@ -74,21 +74,21 @@ impl Bench {
         }
     }
 
-    /// Wakes a sealer if there is something to do; helps, or waits, while too much plaintext waits.
+    /// Wakes a sealer if there is enough to do.
     pub(super) fn after_write(&self) {
-        let (full, dirty) = {
-            let state = self.state.read();
-            (state.full.len(), state.dirty_bytes + state.frozen_bytes)
-        };
-        if full >= CALL_FROM_CHUNKS {
+        if self.state.read().full.len() >= CALL_FROM_CHUNKS {
             self.call();
-        }
-        if dirty > self.dirty_bytes_max {
-            self.make_room();
         }
     }
 
-    fn make_room(&self) {
+    /// Whether more plaintext waits than should.
+    pub(super) fn is_crowded(&self) -> bool {
+        let state = self.state.read();
+        state.dirty_bytes + state.frozen_bytes > self.dirty_bytes_max
+    }
+
+    /// Helps to seal, and waits, while too much plaintext waits.
+    pub(super) fn make_room(&self) {
         for _ in 0..ROOM_WAITS_MAX {
             if self.seal_some() {
                 let state = self.state.read();

@@ -36,7 +36,26 @@ pub(super) struct Target {
 impl Tree {
     /// Writes `data` at `offset`; the file grows as needed.
     pub fn write(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), TreeError> {
+        self.write_unpaced(inode, offset, data)?;
+        self.make_room();
+        Ok(())
+    }
+
+    /// The same, however much waits in memory: who calls it does not go on before [`Tree::make_room`].
+    pub fn write_unpaced(&self, inode: Inode, offset: u64, data: &[u8]) -> Result<(), TreeError> {
         self.write_at(inode, offset, data, self.now())
+    }
+
+    /// Whether more waits to be sealed than should.
+    pub fn is_crowded(&self) -> bool {
+        self.bench.is_crowded()
+    }
+
+    /// Helps to seal, and waits, while more waits to be sealed than should; not for ever.
+    pub fn make_room(&self) {
+        if self.bench.is_crowded() {
+            self.bench.make_room();
+        }
     }
 
     pub(super) fn write_at(
