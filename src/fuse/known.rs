@@ -29,6 +29,11 @@ impl Known {
         false
     }
 
+    /// Whether the kernel holds `inode`.
+    pub fn has(&self, inode: Inode) -> bool {
+        self.shard(inode).lock().contains_key(&inode.0)
+    }
+
     /// All of them, as of some moment during the call.
     pub fn all(&self) -> Vec<Inode> {
         self.0.iter().flat_map(|shard| shard.lock().keys().copied().map(Inode).collect::<Vec<_>>()).collect()

@@ -115,9 +115,37 @@ impl Shared {
         self.changeable(from.0, from.1)?;
         self.changeable(to.0, to.1)?;
         self.note_name(to.0, to.1);
-        self.tree.rename(from.0, from.1, to.0, to.1, how)?;
+        let replaced = if how == RenameFlags::Replace { self.hold_replaced(to) } else { None };
+        let done = self.tree.rename(from.0, from.1, to.0, to.1, how);
+        if let (Err(_), Some(replaced)) = (&done, replaced) {
+            self.let_go(replaced);
+        }
+        done?;
         self.host.mutated();
         Ok(())
+    }
+
+    /// A program that has looked a name up opens what it found, as on any disk, though another file is renamed over
+    /// that just now: what is replaced is kept until the kernel forgets it. Otherwise whoever opens a file that is
+    /// replaced again and again may fail.
+    fn hold_replaced(&self, (parent, name): (Inode, &[u8])) -> Option<Inode> {
+        let attr = self.tree.lookup(parent, name).ok()?;
+        let last_name = attr.file_type == FileType::File && attr.nlink == 1;
+        if !last_name || !self.known.has(attr.inode) || !self.replaced.lock().insert(attr.inode) {
+            return None;
+        }
+        if self.tree.open(attr.inode, false, false).is_err() {
+            self.replaced.lock().remove(&attr.inode);
+            return None;
+        }
+        Some(attr.inode)
+    }
+
+    /// The kernel has forgotten what was replaced, or it was not replaced after all.
+    pub fn let_go(&self, inode: Inode) {
+        if self.replaced.lock().remove(&inode) {
+            self.tree.close(inode);
+        }
     }
 
     /// How long the kernel may believe what a directory lists.

@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub notices: Sender<Notice>,
     /// Handles that are open for writing, by inode: only these can have changed mapped pages.
     writers: Mutex<HashMap<Inode, u64>>,
+    /// Files that others were renamed over, for as long as the kernel holds them.
+    pub replaced: Mutex<HashSet<Inode>>,
     root_names: Mutex<HashSet<Vec<u8>>>,
 }
 
@@ -73,6 +75,7 @@ impl Shared {
             namespace: if options.acl { Namespace::UsersAndLists } else { Namespace::Users },
             notices,
             writers: Mutex::default(),
+            replaced: Mutex::default(),
             root_names: Mutex::default(),
         };
         shared.follow_root();
@@ -147,8 +150,8 @@ impl Shared {
     pub fn forget(&self, inode: Inode, lookups: u64) {
         if shelf::holds(inode) {
             self.shelf.forget(inode, lookups);
-        } else {
-            self.known.forget(inode, lookups);
+        } else if self.known.forget(inode, lookups) {
+            self.let_go(inode);
         }
     }
 }

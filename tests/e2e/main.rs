@@ -11,4 +11,5 @@ mod leaks;
 mod mirror;
 mod policy;
 mod process;
+mod promises;
 mod trees;

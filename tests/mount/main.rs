@@ -10,5 +10,6 @@ mod data;
 mod lifetime;
 mod mapping;
 mod names;
+mod promises;
 mod shelf;
 mod world;
