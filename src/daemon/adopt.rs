@@ -100,6 +100,7 @@ impl Core {
             changed: Default::default(),
             mark: Default::default(),
         };
+        let _turn = self.turn.lock();
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
                 let relation = Relation { same_as_theirs, merged };

@@ -1,15 +1,15 @@
 //! One database at one device: store, tree and state as one thing. Everything here is synchronous; the network is
 //! the driver's.
 //!
-//! Locks, in this order: `work` (one publication, adoption or enactment at a time), then `inner`, then `log`. None is
-//! taken by a FUSE handler while it holds a lock of the tree.
+//! Locks, in this order: `work` (one publication, adoption or enactment at a time), `turn`, the tree's
+//! flushing, `inner`, the log's. None is taken by a FUSE handler while it holds a lock of the tree.
 
 use super::cache::Cache;
 use super::config::Settings;
 use super::error::EngineError;
 use super::genesis::{make_store, open_store};
 use super::home::{DatabasePaths, Name};
-use super::intents::IntentLog;
+use super::intents::WAITING_BYTES_MAX;
 use super::keys::Keys;
 use super::label::Label;
 use super::state::State;
@@ -21,7 +21,7 @@ use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy};
-use crate::tree::{BlockView, Head, ImageSource, Owner, Timestamp, Tree, TreeOptions};
+use crate::tree::{BlockView, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -124,7 +124,10 @@ pub struct Core {
     /// Work done.
     pub done: Work,
     pub(super) work: Mutex<()>,
-    pub(super) log: Mutex<IntentLog>,
+    /// Held from an adoption until the state that goes with it is saved: a commit comes before or after.
+    pub(super) turn: Mutex<()>,
+    /// Makes changes durable between commits; absent at a mirror.
+    pub(super) log: Option<IntentLog>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
     inner: Mutex<Inner>,
@@ -173,6 +176,7 @@ impl Core {
         }
         let cache = Cache::open(&paths.cache)
             .map_err(|error| EngineError::Other(format!("{}: {error}", paths.cache.display())))?;
+        let log = keys.log.clone().map(|key| IntentLog::new(key, WAITING_BYTES_MAX));
         let mut core = Core {
             name,
             paths,
@@ -197,7 +201,8 @@ impl Core {
             hashing: Default::default(),
             done: Work::default(),
             work: Mutex::new(()),
-            log: Mutex::default(),
+            turn: Mutex::new(()),
+            log,
             postponed: Mutex::default(),
         };
         core.load()?;
@@ -335,10 +340,10 @@ impl Core {
         Core::count(&self.done.commits);
         let Some(tree) = &self.tree else { return self.store.commit(&list, &sealed) };
         let mark = inner.state.mark;
-        let start = self.log.lock().start(mark, self.store.log_end());
+        let Some(log) = &self.log else { return self.store.commit(&list, &sealed) };
+        let start = log.start(tree, mark);
         self.store.commit_logged(&list, &sealed, Some(start))?;
-        self.log.lock().committed(mark);
-        tree.forget_changes(mark);
+        log.committed(tree, mark);
         Ok(())
     }
 
@@ -393,6 +398,7 @@ impl Core {
     /// The content of all blocks as one id.
     pub fn content_root(&self) -> Option<Id> {
         let tree = self.tree.as_ref()?;
+        let _turn = self.turn.lock();
         if tree.flush().is_ok_and(|head| {
             self.install(&mut self.inner.lock(), &head);
             true

@@ -77,9 +77,10 @@ pub fn local(launch: Launch) -> Result<Local, Failure> {
     let core = open_core(launch, false)?;
     let (driver, inputs) = runtime.block_on(Driver::start(core.clone(), network)).map_err(Failure::from)?;
     let stop = Arc::new(Notify::new());
-    let task = runtime.spawn(driver.clone().run(inputs, stop.clone()));
+    // A repair works on what is there; nothing may be taken over meanwhile, and nothing be published.
+    let task = (!core.settings.rescue).then(|| runtime.spawn(driver.clone().run(inputs, stop.clone())));
     let desk = Arc::new(Desk { core, driver, serving: false, mounted_at: None });
-    Ok(Local { runtime: Some(runtime), desk, stop, task: Some(task) })
+    Ok(Local { runtime: Some(runtime), desk, stop, task })
 }
 
 impl Local {

@@ -148,19 +148,27 @@ impl Core {
             mark: Default::default(),
         };
         drop(draft);
+        // Before the tree lets go of them: whatever fails from here on, the edits are kept.
+        let (kept, told) = (inner.set_aside.len(), inner.state.refusals.clone());
+        for (block, root) in aside {
+            self.set_aside(&mut inner, charter, &head, block, root);
+        }
         drop(inner);
+        let _turn = self.turn.lock();
         let changes = match tree.adopt(head.generation, next, views) {
             Ok(changes) => changes,
-            Err(Stale) => return Ok(None),
+            Err(Stale) => {
+                let mut inner = self.inner();
+                inner.set_aside.truncate(kept);
+                inner.state.refusals = told;
+                return Ok(None);
+            }
         };
         let now = tree.flush()?;
         let mut inner = self.inner();
         inner.state.policy = policy.clone();
         inner.state.charter = charter.clone();
         inner.entries = entries;
-        for (block, root) in aside {
-            self.set_aside(&mut inner, charter, &head, block, root);
-        }
         inner.published = None;
         self.install(&mut inner, &now);
         self.save(&inner)?;

@@ -21,7 +21,7 @@ use crate::tree::check::check_block;
 use crate::tree::repair::Repair;
 use crate::tree::verify::{LiveDelta, live_delta};
 use crate::tree::version::Version;
-use crate::tree::{Changes, DraftSource, Head, ImageSource};
+use crate::tree::{ReplayError, Changes, DraftSource, Head, ImageSource};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,11 @@ impl Driver {
         let before = blocking(move || Ok(history::check(&core))).await?;
         if before.findings.is_empty() {
             let core = self.core.clone();
-            return blocking(move || core.recover_late().map(|()| before)).await;
+            return blocking(move || {
+                let lost = core.recover_late()?.iter().map(lost_change).collect();
+                Ok(Checked { repaired: lost, ..before })
+            })
+            .await;
         }
         let mut repaired = Vec::new();
         let core = self.core.clone();
@@ -55,7 +59,7 @@ impl Driver {
         let (changes, after) = blocking(move || {
             let _work = core.work.lock();
             // Changes that only the log holds are made again on what stands there now.
-            core.recover_late()?;
+            repaired.extend(core.recover_late()?.iter().map(lost_change));
             repaired.extend(core.mend_chunks()?);
             let changes = core.leave_out(&mut repaired)?;
             core.drop_damaged(&mut repaired)?;
@@ -232,6 +236,7 @@ impl Core {
             let views = self.views(&inner.state.policy, &inner.state.charter, &roots);
             drop(inner);
             let next = Head { image, roots, ..head.clone() };
+            let _turn = self.turn.lock();
             let Ok(changes) = tree.adopt(head.generation, next, views) else { continue };
             repaired.extend(said);
             self.uproot()?;
@@ -332,4 +337,9 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// A change that was synced and cannot be done again.
+fn lost_change(error: &ReplayError) -> CheckFinding {
+    CheckFinding { block: None, subject: "the intent log".into(), what: format!("{error}: it is lost") }
 }

@@ -49,6 +49,7 @@ impl Core {
             mark: Default::default(),
         };
         drop(draft);
+        let _turn = self.turn.lock();
         let Ok(changes) = tree.adopt(head.generation, next, views) else { return Ok(Changes::default()) };
         let adopted = head.generation + 1;
         let head = tree.flush()?;

@@ -2,22 +2,23 @@
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 type Work = Box<dyn FnOnce() + Send>;
 
 /// One kind of such work. Whoever comes alone does it at once, in the thread that it came with; who comes while that
-/// one is at it waits in line, and the line's own thread does what is left to do.
+/// one is at it, or at the work of another lane with the same `here`, waits in line, and the line's own thread does what is left to do.
 pub(super) struct Lane {
-    here: Mutex<()>,
+    here: Arc<Mutex<()>>,
     line: Sender<Work>,
 }
 
 impl Lane {
     /// Starts the line's thread; it ends with the value returned.
-    pub(super) fn start(name: &str) -> std::io::Result<Lane> {
+    pub(super) fn start(name: &str, here: Arc<Mutex<()>>) -> std::io::Result<Lane> {
         let (line, waiting) = unbounded();
         std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(&waiting))?;
-        Ok(Lane { here: Mutex::new(()), line })
+        Ok(Lane { here, line })
     }
 
     /// Does the work, now or soon.
@@ -43,11 +44,10 @@ fn serve(waiting: &Receiver<Work>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn one_thread_at_most_is_kept() {
-        let lane = Arc::new(Lane::start("test").unwrap());
+        let lane = Arc::new(Lane::start("test", Arc::default()).unwrap());
         let (open, gate) = unbounded::<()>();
         let (done, all) = unbounded();
         std::thread::scope(|scope| {

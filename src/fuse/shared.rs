@@ -64,10 +64,11 @@ impl Shared {
     ) -> std::io::Result<Shared> {
         let owner =
             Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let slow: Arc<Mutex<()>> = Arc::default();
         let shared = Shared {
             tree,
-            syncs: Lane::start("kilofs-sync")?,
-            writes: Lane::start("kilofs-write")?,
+            syncs: Lane::start("kilofs-sync", slow.clone())?,
+            writes: Lane::start("kilofs-write", slow)?,
             shelf: Shelf::new(host.clone(), now(), (owner.uid, owner.gid)),
             host,
             known: Known::default(),

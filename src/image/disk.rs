@@ -104,6 +104,10 @@ impl Disk for MemoryDisk {
         let mut content = self.content.write();
         content.length = content.length.max(offset + bytes.len() as u64);
         for (page, start, range) in pages_of(offset, bytes.len() as u64) {
+            // As a sparse file does, it holds no zeros that nobody has to see.
+            if !content.pages.contains_key(&page) && bytes[range.clone()].iter().all(|byte| *byte == 0) {
+                continue;
+            }
             let held = content.pages.entry(page).or_insert_with(|| Box::new([0; PAGE_BYTES as usize]));
             held[start..start + range.len()].copy_from_slice(&bytes[range]);
         }

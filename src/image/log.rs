@@ -5,7 +5,7 @@
 //! does, because every batch carries its position and a checksum over both.
 
 use super::error::StoreError;
-use super::slots::SlotPin;
+use super::slots::{HEAD_SLOT, SlotPin};
 use super::store::Store;
 use crate::base::{DatabaseId, REGION_BYTES, Reader, SlotIndex, Writer};
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use std::sync::Arc;
 /// Slots of the ring, of 1 MiB each.
 pub(super) const RING_SLOTS: usize = 8;
 /// Batches begin at multiples of that: what a power cut tears never shares a sector with what was synced before.
-const SECTOR_BYTES: u64 = 512;
+pub(super) const SECTOR_BYTES: u64 = 512;
+/// No position is above: what a manifest says must not overflow.
+pub(super) const POSITION_MAX: u64 = 1 << 62;
 const MAGIC: &[u8; 8] = b"kilofslg";
 const CHECKSUM_BYTES: usize = 32;
 const HEAD_BYTES: usize = 8 + 8 + 4 + CHECKSUM_BYTES;
@@ -38,8 +40,12 @@ pub(super) struct Log {
 #[derive(Default)]
 pub(super) struct LogTail {
     ring: Option<Arc<Ring>>,
-    /// Position from which on batches must stay.
+    /// Where the newest commit begins to need batches.
     start: u64,
+    /// Where the one before it does: they stay for the case that the newest turns out to be damaged.
+    older_start: u64,
+    /// Somebody has looked at what lies in the ring, or it is new: `next` is the end.
+    read: bool,
     /// Position of the next batch.
     next: u64,
 }
@@ -101,10 +107,10 @@ impl Store {
         self.check_synced()?;
         let full = || StoreError::LogFull { file: self.file.clone() };
         let mut log = self.log.lock();
-        let ring = log.ring.clone().ok_or_else(full)?;
+        let ring = log.ring.clone().filter(|_| log.read).ok_or_else(full)?;
         let position = log.next;
         let bytes = sectors(HEAD_BYTES + payload.len());
-        if position + bytes - log.start > ring.bytes() {
+        if position + bytes - log.older_start > ring.bytes() {
             return Err(full());
         }
         let length = u32::try_from(payload.len()).map_err(|_| full())?;
@@ -130,6 +136,7 @@ impl Store {
             log.next += sectors(HEAD_BYTES + payload.len());
             batches.push((position, payload));
         }
+        log.read = true;
         Ok(batches)
     }
 
@@ -161,53 +168,50 @@ impl Store {
         Ok(buffer)
     }
 
-    /// The log that a commit is to name, when batches before `start` are held by it; a ring is made where there is none.
-    pub(super) fn log_for(&self, start: u64, generation: u64) -> Result<Log, StoreError> {
+    /// The log that a commit is to name, when batches before `start` are held by it. A ring is made where there is none,
+    /// if there is room for one.
+    pub(super) fn log_for(&self, start: u64, generation: u64) -> Option<Log> {
         let mut log = self.log.lock();
-        let empty = start >= log.next;
-        let ring = match &log.ring {
-            Some(ring) if !(empty && self.slots().is_roomy()) => ring.clone(),
-            Some(ring) => match self.ring_further_in(ring)? {
-                Some(nearer) => Arc::new(nearer),
-                None => ring.clone(),
-            },
-            None => Arc::new(self.new_ring()?),
+        let empty = log.read && start >= log.next;
+        let highest = |ring: &Ring| ring.slots().max().unwrap_or(HEAD_SLOT);
+        let made = match &log.ring {
+            Some(ring) if empty && self.slots().is_roomy(highest(ring)) => {
+                self.new_ring().ok().filter(|nearer| highest(nearer) < highest(ring))
+            }
+            Some(_) => None,
+            None => self.new_ring().ok(),
         };
-        if log.ring.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &ring)) {
+        if let Some(ring) = made {
             let first = generation << GENERATION_SHIFT;
-            *log = LogTail { ring: None, start: first, next: first };
-            return Ok(Log { ring, start: first });
+            *log = LogTail { ring: None, start: first, older_start: first, next: first, read: true };
+            return Some(Log { ring: Arc::new(ring), start: first });
         }
-        Ok(Log { ring, start: start.clamp(log.start, log.next) })
+        let ring = log.ring.clone()?;
+        Some(Log { ring, start: if log.read { start.clamp(log.start, log.next) } else { log.start } })
     }
 
-    /// The log that the newest commit names is the one to append to.
-    pub(super) fn log_committed(&self, committed: Option<&Log>) {
+    /// The log that the newest commit names is the one to append to; `read` where it was made in this life.
+    pub(super) fn log_committed(&self, committed: Option<&Log>, made_here: bool) {
         let mut log = self.log.lock();
         let Some(committed) = committed else { return };
+        let (ring, start) = (Some(committed.ring.clone()), committed.start);
         let same = log.ring.as_ref().is_some_and(|ring| Arc::ptr_eq(ring, &committed.ring));
-        let next = if same { log.next } else { committed.start };
-        *log = LogTail { ring: Some(committed.ring.clone()), start: committed.start, next };
+        *log = if same {
+            LogTail { ring, start, older_start: log.start, next: log.next, read: log.read }
+        } else {
+            LogTail { ring, start, older_start: start, next: start, read: made_here }
+        };
     }
 
     fn new_ring(&self) -> Result<Ring, StoreError> {
-        let slots = (0..RING_SLOTS).map(|_| self.take_slot()).collect::<Result<Vec<_>, _>>()?;
+        let full = || StoreError::Full { file: self.file.clone(), action: "for the intent log of" };
+        let take = |_| self.slots().take_lowest().ok_or_else(full);
+        let slots = (0..RING_SLOTS).map(take).collect::<Result<Vec<_>, _>>()?;
         // Space for the log is taken now: an fsync must not fail for want of it, nor wait for its allocation.
         let zeros = vec![0; REGION_BYTES as usize];
         for slot in &slots {
             self.write_slot(slot.index(), 0, &zeros)?;
         }
         Ok(Ring::new(slots))
-    }
-
-    /// A ring nearer to the file's head, so that the file can be cut behind it.
-    fn ring_further_in(&self, ring: &Ring) -> Result<Option<Ring>, StoreError> {
-        let slots = (0..RING_SLOTS).map(|_| self.take_slot()).collect::<Result<Vec<_>, _>>()?;
-        let highest = |slots: &mut dyn Iterator<Item = SlotIndex>| slots.map(|slot| slot.0).max();
-        if highest(&mut slots.iter().map(SlotPin::index)) >= highest(&mut ring.slots()) {
-            return Ok(None);
-        }
-        drop(slots);
-        self.new_ring().map(Some)
     }
 }

@@ -1,6 +1,6 @@
 //! The manifest: which versions a commit keeps, and where their tables and the local state lie.
 
-use super::log::RING_SLOTS;
+use super::log::{POSITION_MAX, RING_SLOTS, SECTOR_BYTES};
 use super::slots::RunRef;
 use super::superblock::{read_run, write_run};
 use super::table::{LEAF_BYTES, LEAF_REGIONS};
@@ -82,6 +82,9 @@ impl Manifest {
 
 fn read_log(reader: &mut Reader<'_>) -> Result<LogRef, Malformed> {
     let start = reader.u64()?;
+    if start > POSITION_MAX || start % SECTOR_BYTES != 0 {
+        return Err(Malformed);
+    }
     let slots = (0..RING_SLOTS).map(|_| Ok(SlotIndex(reader.u32()?))).collect::<Result<_, Malformed>>()?;
     Ok(LogRef { start, slots })
 }

@@ -181,14 +181,34 @@ impl Slots {
         Ok(())
     }
 
-    /// Whether so much of the file is free that it could be shorter.
-    pub(super) fn is_roomy(&self) -> bool {
+    /// Whether so much of the file is free that it could be shorter if a ring did not reach up to `highest`.
+    pub(super) fn is_roomy(&self, highest: SlotIndex) -> bool {
         let inner = self.inner.lock();
-        inner.clean.len() + inner.dirty.len() > 4 * RING_SLOTS
+        let below = inner.clean.range(..highest.0).count() + inner.dirty.range(..highest.0).count();
+        below > 4 * RING_SLOTS
+    }
+
+    /// Takes the free slot that is nearest to the file's head, whatever it holds.
+    pub(super) fn take_lowest(self: &Arc<Slots>) -> Option<SlotPin> {
+        let mut inner = self.inner.lock();
+        let (clean, dirty) = (inner.clean.first().copied(), inner.dirty.first().copied());
+        let index = match (clean, dirty) {
+            (Some(clean), Some(dirty)) if dirty < clean => inner.take_dirty_slot(dirty),
+            (None, Some(dirty)) => inner.take_dirty_slot(dirty),
+            _ => inner.take()?.0,
+        };
+        drop(inner);
+        Some(SlotPin { slots: self.clone(), index: SlotIndex(index) })
     }
 
     /// References for slots that a manifest read from disk gives to the log: they must exist and hold nothing else.
     pub(super) fn adopt_ring(self: &Arc<Slots>, ring: &[SlotIndex]) -> Result<Vec<SlotPin>, Contradiction> {
+        let taken = |slot: &&SlotIndex| {
+            self.inner.lock().slots.get(slot.0 as usize).is_some_and(|held| held.references > 0)
+        };
+        if let Some(taken) = ring.iter().find(taken) {
+            return Err(Contradiction(taken.0));
+        }
         let entries: Vec<(SlotIndex, u32)> = ring.iter().map(|slot| (*slot, REGION_BYTES as u32)).collect();
         let mut sorted = ring.to_vec();
         sorted.sort_unstable();
@@ -209,6 +229,12 @@ impl Slots {
 }
 
 impl Inner {
+    fn take_dirty_slot(&mut self, index: u32) -> u32 {
+        self.dirty.remove(&index);
+        self.slots[index as usize] = Slot { references: 1, high: 0, claimed: false };
+        index
+    }
+
     fn take(&mut self) -> Option<(u32, bool)> {
         let (index, dirty) = if let Some(index) = self.clean.pop_first() {
             (index, false)

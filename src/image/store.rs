@@ -74,6 +74,7 @@ pub struct Store {
     pub(super) log: Mutex<LogTail>,
     newest: RwLock<Arc<Generation>>,
     head: Mutex<Head>,
+    syncing: Mutex<()>,
     sync_failed: AtomicBool,
     fell_back: Option<String>,
     rescued: Vec<String>,
@@ -103,6 +104,7 @@ impl Store {
         let store = Store {
             newest: RwLock::new(generation.clone()),
             head: Mutex::new(Head { generation: 2, target: 0, behind_target: vec![generation.clone()] }),
+            syncing: Mutex::new(()),
             sync_failed: AtomicBool::new(false),
             fell_back: None,
             rescued: Vec::new(),
@@ -141,6 +143,7 @@ impl Store {
                 target: 1 - location,
                 behind_target: older.into_iter().collect(),
             }),
+            syncing: Mutex::new(()),
             sync_failed: AtomicBool::new(false),
             database: superblock.database,
             newest: RwLock::new(newest.clone()),
@@ -151,7 +154,7 @@ impl Store {
             file,
             slots,
         };
-        store.log_committed(newest.log.as_ref());
+        store.log_committed(newest.log.as_ref(), false);
         if let Some(faults) = &store.fell_back {
             tracing::warn!(file = %store.file, %faults, "using the commit before the damaged one");
             // Heal at once: slots of the damaged state are about to be reused, so nothing may lead to it any more.
@@ -215,7 +218,7 @@ impl Store {
             Arc::new(State { bytes: state.to_vec(), run })
         };
         let log = match start {
-            Some(start) => Some(self.log_for(start, head.generation + 1)?),
+            Some(start) => self.log_for(start, head.generation + 1),
             None => current.log.clone(),
         };
         let at = log.as_ref().map(|log| LogRef { start: log.start, slots: log.ring.slots().collect() });
@@ -230,7 +233,7 @@ impl Store {
         }
         head.generation += 1;
         head.target = 1 - head.target;
-        self.log_committed(generation.log.as_ref());
+        self.log_committed(generation.log.as_ref(), true);
         *self.newest.write() = generation;
         head.behind_target = vec![current];
         self.reclaim();
@@ -363,6 +366,9 @@ impl Store {
     /// After a failed sync the system may have dropped the pages and forgotten the failure: nothing may be committed on
     /// top of them.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        // One at a time: the system tells a failure to one of two that sync at once.
+        let _alone = self.syncing.lock();
+        self.check_synced()?;
         self.disk.sync().map_err(|error| {
             self.sync_failed.store(true, Ordering::Release);
             StoreError::io(&self.file, "syncing", 0, error)

@@ -116,13 +116,19 @@ impl Tree {
     fn keep_open(&self, state: &mut State, old: &Base, new: &Base) -> Result<(), TreeError> {
         let shared = &self.bench.shared;
         state.keep_orphans()?;
+        // What has a name again is no orphan any more: who has it open sees what the name shows.
+        let back: Vec<Inode> =
+            state.orphans.keys().copied().filter(|inode| new.view(shared).record(*inode).is_ok()).collect();
         let open: Vec<Inode> =
             state.open.keys().copied().filter(|inode| !state.orphans.contains_key(inode)).collect();
+        let mut nameless = Vec::new();
         for inode in open {
             if let Err(TreeError::NotFound) = new.view(shared).record(inode) {
-                state.orphan_from(inode, &old.source, shared)?;
+                nameless.push((inode, state.orphan_from(inode, &old.source, shared)?));
             }
         }
+        back.into_iter().for_each(|inode| state.drop_orphan(inode));
+        state.orphans.extend(nameless);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ impl Tree {
             let view = state.view(&self.bench.shared);
             let mut record = view.record(inode)?;
             let block = view.block_of(inode)?;
-            state.base.writable(block)?;
+            state.check_writable(block)?;
             if state.base.pins.at(inode).is_some_and(|pin| pin.synthetic) {
                 return Err(TreeError::ReadOnlyBlock(block));
             }
@@ -66,7 +66,7 @@ impl Tree {
         let mut state = self.bench.state.write();
         let view = state.view(&self.bench.shared);
         let (mut record, block) = (view.record(inode)?, view.block_of(inode)?);
-        state.base.writable(block)?;
+        state.check_writable(block)?;
         if strip(&mut record) {
             record.ctime = now;
             state.put_record(inode, block, record);
@@ -85,7 +85,7 @@ impl Tree {
                 if record.is_directory() {
                     return Err(TreeError::IsDirectory);
                 }
-                state.base.writable(view.block_of(inode)?)?;
+                state.check_writable(view.block_of(inode)?)?;
             }
             if truncate {
                 if let Attempt::Needs(needs) = self.truncate(state, inode, 0, loaded, now)? {

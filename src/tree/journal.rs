@@ -9,6 +9,7 @@ use super::inode::Timestamp;
 use super::intent::{Birth, Intent};
 use super::live::Tree;
 use super::state::State;
+use crate::image::StoreError;
 use crate::base::{Inode, Malformed, Reader, Writer};
 use std::collections::VecDeque;
 
@@ -38,6 +39,15 @@ pub struct Batch {
 /// Why changes could not be done again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A batch that was not sealed with this database's key.
+    #[error("a batch of the intent log does not open")]
+    Sealed,
+    /// A batch that a newer program wrote.
+    #[error("the intent log has format {0}: use a newer kilofs")]
+    Format(u8),
     /// The log holds what no device writes.
     #[error("the intent log is malformed")]
     Malformed,
@@ -175,7 +185,13 @@ impl Tree {
     }
 
     /// Does again what `bytes` say, of which the first has the number `first`; what the tree holds already is skipped.
-    pub fn replay(&self, first: u64, bytes: &[u8]) -> Result<(), ReplayError> {
+    /// What cannot be done again goes to `lost`, if there is such, and else ends it.
+    pub fn replay(
+        &self,
+        first: u64,
+        bytes: &[u8],
+        mut lost: Option<&mut Vec<ReplayError>>,
+    ) -> Result<(), ReplayError> {
         let mut reader = Reader::new(bytes);
         let done = self.mark().seq;
         for seq in first.. {
@@ -186,12 +202,25 @@ impl Tree {
             if seq <= done {
                 continue;
             }
-            self.repeat(at, intent).map_err(|source| ReplayError::Failed { seq, source })?;
-            if self.mark().seq != seq {
-                return Err(ReplayError::Malformed);
+            self.bench.state.write().replaying = true;
+            let outcome = self.repeat(at, intent).map_err(|source| ReplayError::Failed { seq, source });
+            self.bench.state.write().replaying = false;
+            match (outcome, &mut lost) {
+                (Ok(()), _) if self.mark().seq == seq => {}
+                (Ok(()), _) => return Err(ReplayError::Malformed),
+                (Err(error), Some(lost)) => {
+                    lost.push(error);
+                    self.bench.state.write().journal.mark.seq = seq;
+                }
+                (Err(error), None) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// What is changed from now on stands on another ground than what is in the log.
+    pub(super) fn begin_lineage(&self) {
+        self.bench.state.write().journal.begin_lineage();
     }
 
     fn repeat(&self, at: Timestamp, intent: Intent<'_>) -> Result<(), TreeError> {

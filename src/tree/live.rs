@@ -89,11 +89,17 @@ impl Tree {
             draft,
             head: Head { image, roots, generation: 0, changed: BTreeSet::new(), mark: options.mark },
             journal: Journal::new(options.mark),
+            replaying: false,
             drawn: 0,
         };
         let bench = Arc::new(Bench::new(shared, state, options.dirty_bytes_max));
         let sealers = Sealers::start(&bench);
         Ok(Tree { bench, listings: Listings::new(), flushing: Mutex::default(), options, _sealers: sealers })
+    }
+
+    /// The store that it lies in.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.bench.shared.store
     }
 
     /// Raised by every change of content, and by adoption.

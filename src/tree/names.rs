@@ -115,7 +115,7 @@ impl Tree {
     ) -> Result<Place, TreeError> {
         let view = state.view(&self.bench.shared);
         let block = view.block_of(parent)?;
-        state.base.writable(block)?;
+        state.check_writable(block)?;
         if state.orphans.contains_key(&parent) {
             return Err(TreeError::NotFound);
         }

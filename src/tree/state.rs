@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) head: Head,
     /// What was changed since the last commit of the store.
     pub(super) journal: Journal,
+    /// What is being done again was allowed when it was done first.
+    pub(super) replaying: bool,
     /// Inode numbers given out so far in this session.
     pub(super) drawn: u32,
 }
@@ -62,6 +64,11 @@ impl State {
             draft: Some(&self.draft),
             shared,
         }
+    }
+
+    /// Refuses where this device may not write.
+    pub(super) fn check_writable(&self, block: BlockNumber) -> Result<(), TreeError> {
+        if self.replaying { self.base.block(block).map(drop) } else { self.base.writable(block).map(drop) }
     }
 
     /// What this layer changes of an inode.
@@ -247,19 +254,18 @@ impl State {
 
     /// An inode that is open and has no place in the state that comes: it stays as it is for who has it open.
     pub(super) fn orphan_from(
-        &mut self,
+        &self,
         inode: Inode,
         source: &ImageSource,
         shared: &Shared,
-    ) -> Result<(), TreeError> {
+    ) -> Result<Orphan, TreeError> {
         let view = self.view(shared);
         let stack = view.stack(inode)?;
         let (block, keys) = (stack.block, stack.keys.clone());
         let record = InodeRecord { nlink: 0, ..stack.record()? };
         let below = self.base.block(block)?.root.map(|root| (root, source.clone()));
         let node = Node { record: Some(record), ..Node::unchanged(block) };
-        self.orphans.insert(inode, Orphan { node, keys, below });
-        Ok(())
+        Ok(Orphan { node, keys, below })
     }
 }
 

@@ -132,7 +132,7 @@ impl Tree {
         let view = state.view(&self.bench.shared);
         let record = view.record(inode)?;
         let block = view.block_of(inode)?;
-        state.base.writable(block)?;
+        state.check_writable(block)?;
         if !record.is_file() {
             return Err(if record.is_directory() { TreeError::IsDirectory } else { TreeError::Invalid });
         }

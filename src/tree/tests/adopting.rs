@@ -1,6 +1,6 @@
 //! Taking over what others made, and old states beside the present one.
 
-use super::super::{BlockView, ReadTree, Stale};
+use super::super::{BlockView, Head, Mark, ReadTree, Stale};
 use super::{Dice, ROOT, World, kind, names_in};
 use crate::base::BlockNumber;
 
@@ -136,5 +136,25 @@ fn a_version_made_while_others_want_to_flush_holds_its_head() {
         });
     }
     world.file(ROOT, "end");
+    world.check();
+}
+
+#[test]
+fn who_has_a_file_open_that_comes_back_writes_to_what_everybody_sees() {
+    let world = World::new();
+    let file = world.file(ROOT, "f");
+    world.tree.write(file, 0, b"before").unwrap();
+    let with = world.tree.flush().unwrap();
+    world.tree.open(file, true, false).unwrap();
+    world.tree.unlink(ROOT, b"f").unwrap();
+    let without = world.tree.flush().unwrap();
+    assert_eq!(world.content(file), b"before", "it is open");
+    // An edit elsewhere beats the deletion here.
+    world.tree.adopt(without.generation, Head { mark: Mark::default(), ..with.clone() }, world.views(&with)).unwrap();
+    let mark = world.tree.mark();
+    world.tree.write(file, 0, b"after!").unwrap();
+    assert_eq!(world.tree.mark().seq, mark.seq + 1, "it counts as a change");
+    world.tree.close(file);
+    assert_eq!(world.content(world.tree.lookup(ROOT, b"f").unwrap().inode), b"after!");
     world.check();
 }

@@ -4,6 +4,7 @@
 
 mod adopting;
 mod blocks;
+mod crash;
 mod data;
 mod dead_space;
 mod listing;

@@ -353,7 +353,7 @@ impl Run {
         drop(tree);
         let world = World { tree: World::load(&store, &blocks, &self.saved), store, blocks };
         for batch in &self.log {
-            world.tree.replay(batch.first, &batch.bytes).unwrap();
+            world.tree.replay(batch.first, &batch.bytes, None).unwrap();
         }
         assert_eq!(world.tree.mark(), mark);
         world.tree.keep_changes(LOG_BYTES);
