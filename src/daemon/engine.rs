@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -32,6 +33,10 @@ const PERSIST_PERIOD: Duration = Duration::from_secs(2);
 /// So many of these periods without a change, and what is in the intent log goes into a commit.
 const QUIET_PERIODS: u32 = 5;
 const SOCKET_MODE: u32 = 0o600;
+/// A kernel that knows a million inodes takes seconds to forget them.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(60);
+/// For a question that was sent as somebody else unmounted.
+const ASKER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Runs an engine until it is stopped by command, by signal, or by an unmount. `ready` is called once, when it is
 /// usable or has failed.
@@ -122,6 +127,8 @@ struct Engine {
     mounted: Mutex<Option<Arc<Mounted>>>,
     listener: UnixListener,
     inputs: Mutex<Option<mpsc::UnboundedReceiver<Input>>>,
+    /// Somebody asked for the unmount that is under way, and waits for an answer.
+    asked: AtomicBool,
 }
 
 /// Why an engine ends.
@@ -168,6 +175,7 @@ impl Engine {
             mounted: Mutex::new(mounted),
             listener,
             inputs: Mutex::new(Some(inputs)),
+            asked: AtomicBool::new(false),
         }))
     }
 
@@ -250,8 +258,9 @@ impl Engine {
             () = terminated => End::Signal,
             end = asks.recv() => end.unwrap_or(End::Signal),
             () = unmounted => {
-                // An unmount that was asked for reaches us here too: its asker waits for an answer.
-                tokio::time::timeout(Duration::from_millis(500), asks.recv()).await.ok().flatten().unwrap_or(End::Unmounted)
+                // An unmount that was asked for reaches us here too, before the kernel has let go of all inodes.
+                let patience = if self.asked.load(Ordering::SeqCst) { UNMOUNT_PATIENCE } else { ASKER_PATIENCE };
+                tokio::time::timeout(patience, asks.recv()).await.ok().flatten().unwrap_or(End::Unmounted)
             }
             () = serving => End::Signal,
         }
@@ -268,12 +277,16 @@ impl Engine {
         let reply = match serde_json::from_str::<Request>(&line) {
             Ok(Request::Stop { publish_seconds }) => {
                 let publish = Duration::try_from_secs_f64(publish_seconds).unwrap_or(PUBLISH_AT_END);
+                self.asked.store(true, Ordering::SeqCst);
                 match self.unmount(false).await {
                     Ok(()) => {
                         let _ = asked.send(End::Asked { publish, answer: stream });
                         return;
                     }
-                    Err(failure) => Reply::Failed(failure),
+                    Err(failure) => {
+                        self.asked.store(false, Ordering::SeqCst);
+                        Reply::Failed(failure)
+                    }
                 }
             }
             Ok(request) => self.desk.clone().answer(request).await,
