@@ -164,7 +164,8 @@ impl Core {
     ) -> Result<usize, EngineError> {
         let mut mended = 0;
         for piece in bad.iter().copied().filter(|piece| incoming.has(*piece)) {
-            let (offset, mut bytes) = (hashes.length.start_of(piece), vec![0; hashes.bytes_of(piece) as usize]);
+            let (offset, mut bytes) =
+                (hashes.length.start_of(piece), vec![0; hashes.bytes_of(piece) as usize]);
             incoming.read(offset, &mut bytes)?;
             self.store.mend(&version.image, offset, &bytes)?;
             mended += 1;
@@ -245,7 +246,9 @@ impl Core {
             self.install(&mut inner, &head);
             return Ok(changes);
         }
-        Err(EngineError::Other("programs went on writing while it was repaired: unmount, and try again".into()))
+        Err(EngineError::Other(
+            "programs went on writing while it was repaired: unmount, and try again".into(),
+        ))
     }
 
     fn leave_out_of(
@@ -297,7 +300,8 @@ impl Core {
                 Err(_) => return Ok(image.clone()),
             }
         }
-        let counted = |index| u32::try_from(live.regions().get(&index).copied().unwrap_or(0)).unwrap_or(u32::MAX);
+        let counted =
+            |index| u32::try_from(live.regions().get(&index).copied().unwrap_or(0)).unwrap_or(u32::MAX);
         Ok(image.with_live(&image.iter().map(|(index, _)| (index, counted(index))).collect()))
     }
 

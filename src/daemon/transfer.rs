@@ -30,7 +30,8 @@ impl Driver {
     pub(super) async fn fetch(&self, net: &Net, version: VersionRef) -> Result<Fetched, EngineError> {
         // One whose commit does not open was damaged here: its bytes are fetched again.
         let opens = |known: &&KeptVersion| known.commit.is_some() || self.core.tree.is_none();
-        let known = self.core.inner().versions.get(&version.infohash).filter(opens).map(|known| known.image.clone());
+        let known =
+            self.core.inner().versions.get(&version.infohash).filter(opens).map(|known| known.image.clone());
         let image = match known {
             Some(image) => image,
             None => match self.transfer(net, version).await? {

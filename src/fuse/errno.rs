@@ -13,6 +13,8 @@ pub(super) enum Refusal {
     /// The kernel asks for an inode that a version from elsewhere has taken away. It looks the name up again, which
     /// may lead to another inode by now, where ENOENT would tell a program that the name is gone.
     Stale,
+    /// A program that runs is to be emptied.
+    Running,
 }
 
 /// The refusal of a request that names an inode, not a name.
@@ -35,6 +37,7 @@ pub(super) fn errno(refusal: &Refusal) -> Errno {
         Refusal::Tree(error) => error,
         Refusal::ReadOnlyShelf => return Errno::EROFS,
         Refusal::Stale => return Errno::ESTALE,
+        Refusal::Running => return Errno::ETXTBSY,
     };
     let errno = tree_errno(error);
     if errno == Errno::EIO {

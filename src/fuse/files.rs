@@ -17,6 +17,11 @@ const READER: FileHandle = FileHandle(0);
 /// The handle of a file that was opened for writing.
 const WRITER: FileHandle = FileHandle(1);
 
+/// The handle of a program that is executed.
+const PROGRAM: FileHandle = FileHandle(2);
+/// How the kernel marks an open for execve(2) (`__FMODE_EXEC`, `linux/fs.h`).
+const EXECUTES: i32 = 0x20;
+
 /// Who changes a file. The kernel's own word on that reaches us with writes only; else the user tells.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -50,6 +55,10 @@ impl Shared {
                 None => Opened { handle: READER, flags: FopenFlags::FOPEN_KEEP_CACHE },
             });
         }
+        // The kernel refuses to write to a program that runs, but notices `O_RDONLY | O_TRUNC` too late.
+        if truncate && self.programs.has(inode) {
+            return Err(Refusal::Running);
+        }
         self.tree.open(inode, writes(flags), truncate).map_err(of_inode)?;
         let opened = self.opened(inode, flags);
         if truncate {
@@ -59,9 +68,15 @@ impl Shared {
     }
 
     fn opened(&self, inode: Inode, flags: OpenFlags) -> Opened {
-        let handle = if writes(flags) { WRITER } else { READER };
-        if handle == WRITER {
-            self.begin_writing(inode);
+        let handle = match writes(flags) {
+            true => WRITER,
+            false if has(flags, EXECUTES) => PROGRAM,
+            false => READER,
+        };
+        match handle {
+            WRITER => self.writers.begin(inode),
+            PROGRAM => self.programs.begin(inode),
+            _ => {}
         }
         Opened { handle, flags: FopenFlags::FOPEN_KEEP_CACHE }
     }
@@ -99,8 +114,10 @@ impl Shared {
             self.shelf.close(inode, handle.0);
             return;
         }
-        if handle == WRITER {
-            self.end_writing(inode);
+        match handle {
+            WRITER => self.writers.end(inode),
+            PROGRAM => self.programs.end(inode),
+            _ => {}
         }
         self.tree.close(inode);
     }

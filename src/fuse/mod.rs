@@ -9,6 +9,7 @@ mod device;
 mod errno;
 mod error;
 mod files;
+mod holders;
 mod host;
 mod init;
 mod known;

@@ -129,7 +129,7 @@ impl Mounted {
     /// for writing. False if it takes longer than `patience`. The same holds for calling it as for
     /// [`Mounted::settle`].
     pub fn pull_mapped_pages(&self, patience: Duration) -> bool {
-        if self.shared.written().is_empty() || self.has_ended() {
+        if self.shared.writers.all().is_empty() || self.has_ended() {
             return true;
         }
         self.herald.lock().pull();

@@ -101,7 +101,7 @@ impl Voice {
                 Notice::Changes(changes) => self.exactly(&changes),
                 Notice::Inode(inode) => self.inode(inode),
                 // Dropping a page that was changed writes it back first, and waits for that.
-                Notice::Pull => self.shared.written().into_iter().for_each(|inode| self.inode(inode)),
+                Notice::Pull => self.shared.writers.all().into_iter().for_each(|inode| self.inode(inode)),
                 Notice::Retire => {}
                 Notice::Settle(done) => drop(done.send(())),
                 Notice::Stop => return,

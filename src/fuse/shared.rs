@@ -2,6 +2,7 @@
 
 use super::attributes::Namespace;
 use super::errno::Refusal;
+use super::holders::Holders;
 use super::host::Host;
 use super::init::CACHE_FOR;
 use super::known::Known;
@@ -14,7 +15,7 @@ use crate::base::{BlockNumber, Inode};
 use crate::tree::{Attr, Changes, Owner, ReadTree as _, Timestamp, Tree};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,7 +42,9 @@ pub(super) struct Shared {
     /// The way to the thread that notifies the kernel.
     pub notices: Sender<Notice>,
     /// Handles that are open for writing, by inode: only these can have changed mapped pages.
-    writers: Mutex<HashMap<Inode, u64>>,
+    pub writers: Holders,
+    /// Handles of programs that run.
+    pub programs: Holders,
     /// Files that others were renamed over, for as long as the kernel holds them.
     pub replaced: Mutex<HashSet<Inode>>,
     root_names: Mutex<HashSet<Vec<u8>>>,
@@ -75,7 +78,8 @@ impl Shared {
             owners: Owners::new(options.owners.clone(), owner),
             namespace: if options.acl { Namespace::UsersAndLists } else { Namespace::Users },
             notices,
-            writers: Mutex::default(),
+            writers: Holders::default(),
+            programs: Holders::default(),
             replaced: Mutex::default(),
             root_names: Mutex::default(),
         };
@@ -126,25 +130,6 @@ impl Shared {
     /// The names below the root that the kernel may remember.
     pub fn root_names(&self) -> Vec<Vec<u8>> {
         self.root_names.lock().iter().cloned().collect()
-    }
-
-    /// One more handle writes to `inode`.
-    pub fn begin_writing(&self, inode: Inode) {
-        *self.writers.lock().entry(inode).or_default() += 1;
-    }
-
-    /// One handle less does.
-    pub fn end_writing(&self, inode: Inode) {
-        let mut writers = self.writers.lock();
-        match writers.get_mut(&inode) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(writers.remove(&inode)),
-        }
-    }
-
-    /// The files that are open for writing.
-    pub fn written(&self) -> Vec<Inode> {
-        self.writers.lock().keys().copied().collect()
     }
 
     /// The kernel gave back `lookups` of an inode.

@@ -24,7 +24,8 @@ impl fmt::Display for Finding {
 }
 
 const HEALS: &str = "the next commit writes it anew; if this comes back, check the disk";
-const STANDS_IN: &str = "another version's regions stand in for it until a repair commits what they still show";
+const STANDS_IN: &str =
+    "another version's regions stand in for it until a repair commits what they still show";
 const RESTORE: &str = "restore the file from a backup, or join the database again from a link";
 
 impl Store {

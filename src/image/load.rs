@@ -87,8 +87,7 @@ pub(super) fn load(disk: &dyn Disk, from_remains: bool) -> Result<Loaded, StoreE
         return Err(StoreError::Damaged { file, what: faults.join("; ") });
     };
     let rescued = loader.rescued;
-    let fell_back =
-        (!faults.is_empty() && older.is_none() && rescued.is_empty()).then(|| faults.join("; "));
+    let fell_back = (!faults.is_empty() && older.is_none() && rescued.is_empty()).then(|| faults.join("; "));
     Ok(Loaded { slots, superblock, location, newest, older, generation_max, fell_back, rescued })
 }
 

@@ -135,7 +135,8 @@ impl Store {
     }
 
     fn opened(disk: Arc<dyn Disk>, loaded: Loaded) -> Result<Arc<Store>, StoreError> {
-        let Loaded { slots, superblock, location, newest, older, generation_max, fell_back, rescued } = loaded;
+        let Loaded { slots, superblock, location, newest, older, generation_max, fell_back, rescued } =
+            loaded;
         let file = disk.name();
         let store = Store {
             head: Mutex::new(Head {

@@ -81,7 +81,13 @@ impl Finding {
 
 impl LostChunk {
     /// Its sealed bytes in another version of the block, if that has the same chunk.
-    pub fn find_in(&self, map: &Map<'_>, root: &Root, source: &dyn Fetch, keys: &SealKeys) -> Option<Vec<u8>> {
+    pub fn find_in(
+        &self,
+        map: &Map<'_>,
+        root: &Root,
+        source: &dyn Fetch,
+        keys: &SealKeys,
+    ) -> Option<Vec<u8>> {
         let entry = map.get(Some(root), &Key::Chunk(self.inode, self.index).encode()).ok()??;
         let place = entry.place.filter(|place| place.length == self.place.length)?;
         if chunk_id(&entry.value).ok()? != self.id {

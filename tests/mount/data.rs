@@ -2,11 +2,12 @@
 
 use super::mapping::Mapping;
 use super::world::World;
-use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
 fn both(world: &World, name: &str) -> File {
@@ -152,6 +153,24 @@ fn programs_run_but_never_as_somebody_else() {
     assert!(std::process::Command::new(&program).status().unwrap().success());
     let flags = rustix::fs::statvfs(&program).unwrap().f_flag;
     assert!(flags.contains(rustix::fs::StatVfsMountFlags::NOSUID | rustix::fs::StatVfsMountFlags::NODEV));
+}
+
+#[test]
+fn a_program_that_runs_is_not_emptied() {
+    let Some(world) = World::new() else { return };
+    let path = world.path("cat");
+    fs::copy("/bin/cat", &path).unwrap();
+    let before = fs::read(&path).unwrap();
+    let mut running = Command::new(&path).stdin(Stdio::piped()).spawn().unwrap();
+    let truncate = |flags| rustix::fs::open(&path, flags | OFlags::TRUNC, Mode::empty());
+    for flags in [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR] {
+        assert_eq!(truncate(flags).err(), Some(Errno::TXTBSY));
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+    drop(running.stdin.take());
+    assert!(running.wait().unwrap().success());
+    world.wait_until(|| truncate(OFlags::RDONLY).is_ok());
+    assert_eq!(fs::metadata(&path).unwrap().size(), 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The binary under test.
@@ -51,9 +52,20 @@ impl Stage {
         self.kilofs(&arguments);
     }
 
-    /// Unmounts it.
+    /// Unmounts it. The kernel may hold files of a program for a moment after its end, so that this asks more than once.
+    #[track_caller]
     pub fn umount(&self) {
-        self.kilofs(&["umount", self.path().to_str().unwrap()]);
+        const ATTEMPTS_MAX: usize = 100;
+        let path = self.path();
+        for _ in 0..ATTEMPTS_MAX {
+            let output = ran(command(BINARY).arg("--home").arg(self.home()).arg("umount").arg(&path));
+            if output.status.success() {
+                return;
+            }
+            assert!(said(&output).contains("in use"), "{}", said(&output));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("{} stays in use", path.display());
     }
 
     /// Unmounts it and looks at every byte of its store.

@@ -175,8 +175,12 @@ impl Planner {
             !self.records.contains_key(&entry.inode)
                 || !self.records.get(directory).is_some_and(InodeRecord::is_directory)
         };
-        let gone: Vec<Location> =
-            self.names.iter().filter(|(location, entry)| dead(location, entry)).map(|(location, _)| location.clone()).collect();
+        let gone: Vec<Location> = self
+            .names
+            .iter()
+            .filter(|(location, entry)| dead(location, entry))
+            .map(|(location, _)| location.clone())
+            .collect();
         for location in gone {
             let mut path = self.path(location.0);
             if path.last() != Some(&b'/') {
@@ -200,9 +204,12 @@ impl Planner {
     fn house_orphans(&mut self) {
         loop {
             let named: BTreeSet<Inode> = self.names.values().map(|entry| entry.inode).collect();
-            let orphans: Vec<Inode> = self.records.keys().copied().filter(|inode| {
-                *inode != self.root && !named.contains(inode)
-            }).collect();
+            let orphans: Vec<Inode> = self
+                .records
+                .keys()
+                .copied()
+                .filter(|inode| *inode != self.root && !named.contains(inode))
+                .collect();
             if orphans.is_empty() {
                 let Some(circling) = self.circling() else { return };
                 self.names.retain(|_, entry| entry.inode != circling);
@@ -225,7 +232,9 @@ impl Planner {
         };
         let (mut reached, mut open) = (BTreeSet::from([self.root]), vec![self.root]);
         while let Some(directory) = open.pop() {
-            open.extend(children(directory).map(|(_, entry)| entry.inode).filter(|inode| reached.insert(*inode)));
+            open.extend(
+                children(directory).map(|(_, entry)| entry.inode).filter(|inode| reached.insert(*inode)),
+            );
         }
         let directories = self.records.iter().filter(|(_, record)| record.is_directory());
         directories.map(|(inode, _)| *inode).find(|inode| !reached.contains(inode))

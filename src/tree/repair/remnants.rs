@@ -150,12 +150,7 @@ impl Remnants {
             size: size.max(INLINE_BYTES_MAX as u64 + 1),
             record_size,
             data_id: inode.0,
-            ..InodeRecord::new(
-                FileType::File,
-                0o600,
-                Inode(0),
-                Timestamp::default(),
-            )
+            ..InodeRecord::new(FileType::File, 0o600, Inode(0), Timestamp::default())
         })
     }
 
@@ -174,7 +169,9 @@ impl Remnants {
             };
             let end = match gap.last.as_deref().map(Key::decode) {
                 Some(Ok(Key::Chunk(of, index))) if of == inode => count.min(index.saturating_add(1)),
-                _ if gap.last.as_deref().is_none_or(|last| *last > *Key::Chunk(inode, u64::MAX).encode()) => count,
+                _ if gap.last.as_deref().is_none_or(|last| *last > *Key::Chunk(inode, u64::MAX).encode()) => {
+                    count
+                }
                 _ => continue,
             };
             lost += end.saturating_sub(first);

@@ -29,8 +29,7 @@ fn keys() -> SealKeys {
 }
 
 fn open(store: &Arc<Store>, image: &Image, root: Option<Root>) -> Tree {
-    let view =
-        BlockView { number: BlockNumber::ROOT, path: Vec::new(), keys: keys(), root, writable: true };
+    let view = BlockView { number: BlockNumber::ROOT, path: Vec::new(), keys: keys(), root, writable: true };
     let options = TreeOptions {
         inode_prefix: 7,
         cache_bytes: 1 << 20,
@@ -71,7 +70,9 @@ fn furnished() -> (Arc<Store>, Head) {
         match number % 5 {
             0 => _ = tree.link(file.inode, root, format!("link-{number}").as_bytes()).unwrap(),
             1 => tree.set_xattr(file.inode, b"user.note", &content(number)[..100], SetXattr::Any).unwrap(),
-            2 => _ = tree.make_symlink(directory, format!("to-{number}").as_bytes(), b"there", OWNER).unwrap(),
+            2 => {
+                _ = tree.make_symlink(directory, format!("to-{number}").as_bytes(), b"there", OWNER).unwrap()
+            }
             _ => {}
         }
     }
@@ -139,7 +140,8 @@ impl Stage {
         let keys = keys();
         let (cache, source) = (NodeCache::new(0), ImageSource::new(&store, &head.image));
         let map = Map::new(&keys, &source, &cache);
-        let version = Version { map: &map, root: head.roots[&BlockNumber::ROOT], keys: &keys, source: &source };
+        let version =
+            Version { map: &map, root: head.roots[&BlockNumber::ROOT], keys: &keys, source: &source };
         let (nodes, chunks) = objects(&version);
         let intact = listed(&open(&store, &head.image, head.roots[&BlockNumber::ROOT]));
         Stage { head, keys, nodes, chunks, intact, store }
@@ -225,7 +227,12 @@ fn listed(tree: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
 #[test]
 fn every_single_object_may_be_lost() {
     let stage = Stage::new();
-    assert!(stage.nodes.len() > 10 && stage.chunks.len() > 60, "{} {}", stage.nodes.len(), stage.chunks.len());
+    assert!(
+        stage.nodes.len() > 10 && stage.chunks.len() > 60,
+        "{} {}",
+        stage.nodes.len(),
+        stage.chunks.len()
+    );
     for (number, place) in stage.nodes.iter().chain(&stage.chunks).enumerate() {
         let other = stage.nodes[(number + 1) % stage.nodes.len()];
         let ways = [Damage::Flipped(number * 13), Damage::Zeroed, Damage::Cut, Damage::Swapped(other)];
@@ -257,8 +264,12 @@ fn every_bit_of_a_node_and_of_a_chunk_counts() {
             let places = BTreeMap::from([(place, Damage::Flipped(at))]);
             let source = Damaged { inner: inner.clone(), places };
             let map = Map::new(&stage.keys, &source, &cache);
-            let version =
-                Version { map: &map, root: Some(stage.head.roots[&BlockNumber::ROOT].unwrap()), keys: &stage.keys, source: &source };
+            let version = Version {
+                map: &map,
+                root: Some(stage.head.roots[&BlockNumber::ROOT].unwrap()),
+                keys: &stage.keys,
+                source: &source,
+            };
             let mut lost = 0;
             version.map.remains(version.root.as_ref(), &mut |remains| {
                 lost += usize::from(matches!(remains, Remains::Lost { .. }));
