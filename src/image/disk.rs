@@ -3,6 +3,7 @@
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 /// Random access to the bytes of one store. All methods may be called from many threads at once.
 pub trait Disk: Send + Sync {
@@ -44,7 +45,7 @@ pub struct MemoryDisk {
 #[derive(Default, Clone)]
 struct Content {
     length: u64,
-    pages: BTreeMap<u64, Box<[u8; PAGE_BYTES as usize]>>,
+    pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES as usize]>>,
 }
 
 impl MemoryDisk {
@@ -108,8 +109,8 @@ impl Disk for MemoryDisk {
             if !content.pages.contains_key(&page) && bytes[range.clone()].iter().all(|byte| *byte == 0) {
                 continue;
             }
-            let held = content.pages.entry(page).or_insert_with(|| Box::new([0; PAGE_BYTES as usize]));
-            held[start..start + range.len()].copy_from_slice(&bytes[range]);
+            let held = content.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES as usize]));
+            Arc::make_mut(held)[start..start + range.len()].copy_from_slice(&bytes[range]);
         }
         Ok(())
     }
@@ -144,7 +145,8 @@ impl Disk for MemoryDisk {
             if let Some(held) = content.pages.get_mut(&edge)
                 && from < to
             {
-                held[(from - edge * PAGE_BYTES) as usize..(to - edge * PAGE_BYTES) as usize].fill(0);
+                Arc::make_mut(held)[(from - edge * PAGE_BYTES) as usize..(to - edge * PAGE_BYTES) as usize]
+                    .fill(0);
             }
         }
         Ok(())

@@ -12,4 +12,5 @@ mod mirror;
 mod policy;
 mod process;
 mod promises;
+mod repair;
 mod trees;

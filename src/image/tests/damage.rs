@@ -207,3 +207,54 @@ fn check_finds_what_was_bent_under_an_open_store() {
     assert_eq!(findings.len(), 3, "{findings:?}");
     assert!(findings[0].to_string().contains("a table's index at byte"), "{}", findings[0]);
 }
+
+#[test]
+fn a_store_with_a_damaged_table_opens_for_repair() {
+    let Damaged { disk, shown: [_, two] } = two_commits();
+    let (older, newer) = (runs(&disk, 0), runs(&disk, 1));
+    let shared: Vec<_> = newer.iter().filter(|run| older.contains(run)).cloned().collect();
+    assert!(!shared.is_empty());
+    for run in shared {
+        let bent = Arc::new(disk.clone());
+        flip(&bent, run.start + 9);
+        assert!(matches!(Store::open(bent.clone()), Err(StoreError::Damaged { .. })));
+        let before = bent.length().unwrap();
+        let store = Store::rescue(bent.clone()).unwrap();
+        assert!(!store.rescued().is_empty());
+        assert_eq!(bent.length().unwrap(), before, "nothing is written yet");
+        assert!(store.check().iter().any(|finding| finding.place == "the tables"));
+        // The head's own table is sound, and what the other one lacks is taken from it.
+        assert_eq!((store.state(), digest(&store, &store.kept()[0].image)), (two.0.clone(), two.1[0]));
+        store.commit(&store.kept(), b"repaired").unwrap();
+        store.commit(&store.kept(), b"repaired").unwrap();
+        drop(store);
+        let store = reopened(&bent);
+        assert_eq!((store.state(), store.check(), store.rescued().len()), (b"repaired".to_vec(), vec![], 0));
+    }
+}
+
+#[test]
+fn what_was_lost_can_be_put_back() {
+    let (disk, store) = memory_store();
+    let draft = store.draft(&Image::empty(&store)).unwrap();
+    let place = append(&draft, 1, 3_000);
+    let image = draft.snapshot().unwrap();
+    store.commit(&[kept("one", &image)], b"").unwrap();
+    let whole = store.read_object(&image, place).unwrap();
+    let at = (0..disk.length().unwrap())
+        .find(|at| {
+            flip(&disk, *at);
+            let hit = store.read_object(&image, place).unwrap() != whole;
+            if !hit {
+                flip(&disk, *at);
+            }
+            hit
+        })
+        .unwrap();
+    store.mend(&image, place.offset, &whole).unwrap();
+    assert_eq!(store.read_object(&image, place).unwrap(), whole, "byte {at}");
+    // Nothing is written behind what the image shows.
+    let digest_before = digest(&store, &image);
+    store.mend(&image, place.offset, &[whole, vec![7; 5_000]].concat()).unwrap();
+    assert_eq!(digest(&store, &image), digest_before);
+}
