@@ -13,6 +13,7 @@ use clap::Args;
 use rustix::mount::UnmountFlags;
 use serde_json::json;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
@@ -113,20 +114,37 @@ fn is_dead(error: &io::Error) -> bool {
 }
 
 fn no_mount(directory: &Path, error: &io::Error) -> Failure {
-    let directory = directory.display();
+    let shown = directory.display();
     match error.kind() {
         io::ErrorKind::TimedOut => Failure::new(
             FailureKind::Unreachable,
             format!(
-                "{directory} does not answer within {} s; `umount -l {directory}` takes it away all the same",
-                STATUS_DEADLINE.as_secs()
+                "{shown} does not answer within {} s: is its engine stopped? `umount -l {shown}` takes the mount away{}",
+                STATUS_DEADLINE.as_secs(),
+                abort_of(directory)
             ),
         ),
         io::ErrorKind::NotFound => {
-            Failure::failed(format!("{directory} is no mount of kilofs, nor the name of a database here"))
+            Failure::failed(format!("{shown} is no mount of kilofs, nor the name of a database here"))
         }
-        _ => Failure::failed(format!("cannot read {directory}/.kilofs/status: {error}")),
+        _ => Failure::failed(format!("cannot read {shown}/.kilofs/status: {error}")),
     }
+}
+
+/// How programs that wait for a mount are set free, in words; it is found without asking the mount.
+fn abort_of(directory: &Path) -> String {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // Field 3 is major:minor, field 5 the mountpoint, proc_pid_mountinfo(5); the minor number names the connection.
+    let minor = table.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let device = fields.nth(2)?;
+        let at = fields.nth(1)?;
+        let minor = device.rsplit(|byte| *byte == b':').next()?;
+        (at == directory.as_os_str().as_bytes()).then(|| String::from_utf8_lossy(minor).into_owned())
+    });
+    minor.map_or_else(String::new, |minor| {
+        format!(", and `echo 1 > /sys/fs/fuse/connections/{minor}/abort` frees whoever waits for it; what was synced is kept")
+    })
 }
 
 /// Takes away a mount whose engine is gone. Nothing is lost: what was written is in the store.

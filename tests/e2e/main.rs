@@ -13,4 +13,5 @@ mod policy;
 mod process;
 mod promises;
 mod repair;
+mod storm;
 mod trees;

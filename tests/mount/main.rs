@@ -7,6 +7,7 @@
 mod blocks;
 mod coherence;
 mod data;
+mod differential;
 mod lifetime;
 mod mapping;
 mod names;

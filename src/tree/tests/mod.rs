@@ -13,6 +13,7 @@ mod names;
 mod orphans;
 mod random;
 mod room;
+mod slow;
 mod threads;
 
 use super::attr::{Attr, NodeKind, Owner};
