@@ -101,8 +101,13 @@ impl Driver {
             }
             net.swarm.remove(infohash).await;
         }
-        let (core, known) = (self.core.clone(), version.clone());
-        let count = blocking(move || core.finish_mending(known, &hashes, &bad, &incoming)).await?;
+        let complete = incoming.complete();
+        let (core, known, wanted) = (self.core.clone(), version.clone(), hashes.clone());
+        let count = blocking(move || core.finish_mending(known, &wanted, &bad, &incoming)).await?;
+        let mended = self.core.inner().versions.get(&infohash).map(|version| version.image.clone());
+        if let (true, Some(net), Some(image)) = (complete, self.net(), mended) {
+            self.seed(net, &Metainfo { hashes }, image).await;
+        }
         Ok((count > 0).then(|| CheckFinding {
             block: None,
             subject: format!("version {infohash}"),

@@ -13,13 +13,16 @@ use super::inode::{InodeRecord, Timestamp};
 use super::key::Key;
 use super::value::DirEntry;
 use super::version::Version;
-use crate::base::{BlockNumber, Inode};
+use crate::base::{BlockNumber, Inode, Place};
 use crate::map::{Edit, Emit, Entry, MapError, Remains, Root};
 use remnants::{Location, Remnants};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The directory in a block's root for what has no other place.
 pub const LOST_AND_FOUND: &[u8] = b"lost+found";
+
+/// A value with its place, or none; as in [`Edit`].
+type Change = Option<(Box<[u8]>, Option<Place>)>;
 
 /// One thing that a repair does, or would do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,7 +62,7 @@ impl Repair {
     /// Writes the repaired map into `sink`. Chunks stay where they are.
     pub fn apply(&self, version: &Version<'_>, sink: &mut dyn Emit) -> Result<Option<Root>, MapError> {
         let anew = self.remnants.broken;
-        let mut edits: BTreeMap<Box<[u8]>, Option<(Box<[u8]>, _)>> = BTreeMap::new();
+        let mut edits: BTreeMap<Box<[u8]>, Change> = BTreeMap::new();
         version.map.remains(version.root.as_ref(), &mut |remains| {
             let Remains::Entry(entry) = remains else { return };
             let kept = self.rewritten(entry);
