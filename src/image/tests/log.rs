@@ -117,9 +117,9 @@ fn damage_in_the_log_ends_it_there() {
     let magic: Vec<usize> =
         all.windows(8).enumerate().filter(|(_, bytes)| bytes == b"kilofslg").map(|(at, _)| at).collect();
     assert_eq!(magic.len(), 3);
-    for at in magic[1]..magic[1] + 52 + 300 {
+    for (at, byte) in all.iter().enumerate().skip(magic[1]).take(52 + 300) {
         let bent = (*disk).clone();
-        bent.write_at(at as u64, &[all[at] ^ 0x10]).unwrap();
+        bent.write_at(at as u64, &[byte ^ 0x10]).unwrap();
         let store = Store::open(Arc::new(bent)).unwrap();
         assert_eq!(payloads(&store).len(), 1, "byte {at}");
     }
