@@ -21,7 +21,7 @@ use crate::tree::check::check_block;
 use crate::tree::repair::Repair;
 use crate::tree::verify::{LiveDelta, live_delta};
 use crate::tree::version::Version;
-use crate::tree::{ReplayError, Changes, DraftSource, Head, ImageSource};
+use crate::tree::{Changes, DraftSource, Head, ImageSource, ReplayError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -104,11 +104,7 @@ impl IntentLog {
     /// the log, on a ground that begins with the next commit. Says how many changes that were. Where there were any, a
     /// commit is due. What cannot be done again goes to `lost`, if there is such; else it ends the attempt, and the log
     /// stays as it is.
-    pub fn replay(
-        &self,
-        tree: &Tree,
-        mut lost: Option<&mut Vec<ReplayError>>,
-    ) -> Result<u64, ReplayError> {
+    pub fn replay(&self, tree: &Tree, mut lost: Option<&mut Vec<ReplayError>>) -> Result<u64, ReplayError> {
         let before = tree.mark();
         let batches = tree.store().log_batches()?;
         let positions: Vec<u64> = batches.iter().map(|(position, _)| *position).collect();

@@ -9,8 +9,8 @@ use super::inode::Timestamp;
 use super::intent::{Birth, Intent};
 use super::live::Tree;
 use super::state::State;
-use crate::image::StoreError;
 use crate::base::{Inode, Malformed, Reader, Writer};
+use crate::image::StoreError;
 use std::collections::VecDeque;
 
 /// Bytes of an encoded change besides its names and data, at most.

@@ -150,7 +150,10 @@ fn who_has_a_file_open_that_comes_back_writes_to_what_everybody_sees() {
     let without = world.tree.flush().unwrap();
     assert_eq!(world.content(file), b"before", "it is open");
     // An edit elsewhere beats the deletion here.
-    world.tree.adopt(without.generation, Head { mark: Mark::default(), ..with.clone() }, world.views(&with)).unwrap();
+    world
+        .tree
+        .adopt(without.generation, Head { mark: Mark::default(), ..with.clone() }, world.views(&with))
+        .unwrap();
     let mark = world.tree.mark();
     world.tree.write(file, 0, b"after!").unwrap();
     assert_eq!(world.tree.mark().seq, mark.seq + 1, "it counts as a change");

@@ -1,7 +1,8 @@
 //! Power cuts at every step of random histories: what was synced is there, the tree is one that existed, and it is sound.
 
 use super::super::{
-    Allocate, Attr, Head, IntentLog, Logged, NodeKind, RenameFlags, SetAttr, SetTime, SetXattr, Tree, TreeOptions,
+    Allocate, Attr, Head, IntentLog, Logged, NodeKind, RenameFlags, SetAttr, SetTime, SetXattr, Tree,
+    TreeOptions,
 };
 use super::{Dice, OWNER, ROOT, keys_of, names_in, view_of};
 use crate::base::{BlockNumber, DatabaseId, Id, Inode, Reader, Writer};
@@ -398,7 +399,6 @@ fn after_a_power_cut_the_tree_is_one_that_existed_with_all_that_was_synced() {
         seed += 1;
     }
 }
-
 
 #[test]
 fn what_was_allowed_when_it_was_done_is_done_again() {
