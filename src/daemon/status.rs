@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One database as its engine sees it. Field names are part of the command-line contract.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// What it is called on this device.
     pub name: String,
@@ -61,6 +62,7 @@ pub struct Status {
 
 /// One version of the record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct VersionStatus {
     /// The torrent.
     pub infohash: String,
@@ -72,6 +74,7 @@ pub struct VersionStatus {
 
 /// One block.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BlockStatus {
     /// Its number; 0 is the root.
     pub number: u16,
@@ -87,6 +90,7 @@ pub struct BlockStatus {
 
 /// One conflict copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConflictStatus {
     /// The path of the copy.
     pub path: String,
@@ -96,6 +100,7 @@ pub struct ConflictStatus {
 
 /// One refusal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RefusalStatus {
     /// The block's number.
     pub block: u16,
@@ -111,6 +116,7 @@ pub struct RefusalStatus {
 
 /// One version on its way.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TransferStatus {
     /// The torrent.
     pub infohash: String,
@@ -122,6 +128,7 @@ pub struct TransferStatus {
 
 /// Work done since the engine started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counters {
     /// Pieces hashed for publishing.
     pub pieces_hashed: u64,
@@ -137,4 +144,17 @@ pub struct Counters {
     pub commits: u64,
     /// Batches written to the intent log: what an fsync costs between two commits.
     pub logged: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_status_of_an_older_engine_is_understood() {
+        let older =
+            serde_json::from_str::<Status>(r#"{"name":"notes","pid":7,"blocks":[{"number":3}]}"#).unwrap();
+        assert_eq!((older.name.as_str(), older.pid, older.blocks[0].number), ("notes", Some(7), 3));
+    }
 }
