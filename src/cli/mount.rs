@@ -18,9 +18,12 @@ use serde_json::Value;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const RUNNING_DEADLINE: Duration = Duration::from_secs(5);
+/// How long an engine that does not answer well is given to be gone.
+const ENDING_PATIENCE: Duration = Duration::from_secs(3);
+const ENDING_PAUSE: Duration = Duration::from_millis(50);
 /// The mount option that keeps the admin key in the engine.
 const ADMIN_OPTION: &str = "admin";
 
@@ -146,11 +149,19 @@ fn mountpoint(given: &Path) -> Result<PathBuf, Failure> {
 
 fn ensure_idle(context: &Context, name: &Name) -> Outcome {
     let paths = context.existing(name)?;
-    let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, RUNNING_DEADLINE) else {
-        return Ok(());
+    let end = Instant::now() + ENDING_PATIENCE;
+    let answer = loop {
+        match client::ask(&paths.socket, &Request::Status, RUNNING_DEADLINE) {
+            Asked::Answered(Ok(answer)) => break answer,
+            // One that was killed still has its socket for a moment.
+            Asked::Answered(Err(failure)) if failure.kind == FailureKind::Failed && Instant::now() < end => {
+                std::thread::sleep(ENDING_PAUSE);
+            }
+            Asked::Answered(Err(failure)) => return Err(failure),
+            Asked::NoEngine | Asked::Stale => return Ok(()),
+        }
     };
-    let running =
-        answer.ok().and_then(|answer| serde_json::from_value::<Status>(answer).ok()).unwrap_or_default();
+    let running = serde_json::from_value::<Status>(answer).unwrap_or_default();
     let process = running.pid.map_or(String::new(), |pid| format!(" by process {pid}"));
     Err(Failure::failed(match running.mounted_at {
         Some(directory) => {

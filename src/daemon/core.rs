@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::label::Label;
 use super::state::State;
 use super::versions::{Version, Versions};
-use crate::base::{BlockNumber, Id, InfoHash, Inode, Place, SessionId};
+use crate::base::{BlockNumber, Id, InfoHash, Place, SessionId};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
@@ -428,11 +428,6 @@ impl Core {
     /// Counts one more.
     pub fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The inode of a block's root, for messages.
-    pub fn root_inode(number: BlockNumber) -> Inode {
-        number.root_inode()
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A regular file under an exclusive lock (`flock`), which lasts until the value is dropped. The descriptor is closed
 /// on exec, so no child inherits the lock.
@@ -17,6 +18,10 @@ pub struct FileDisk {
     /// Cleared when the filesystem turns out not to punch holes: from then on zeros are written instead.
     punches: AtomicBool,
 }
+
+/// How long a store's lock is waited for, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -48,7 +53,14 @@ impl FileDisk {
     }
 
     fn lock(file: File, path: &Path) -> Result<FileDisk, StoreError> {
-        match file.try_lock() {
+        // A process that was killed may hold the lock until the last of its threads is gone.
+        let end = Instant::now() + LOCK_PATIENCE;
+        let mut outcome = file.try_lock();
+        while matches!(outcome, Err(TryLockError::WouldBlock)) && Instant::now() < end {
+            std::thread::sleep(LOCK_PAUSE);
+            outcome = file.try_lock();
+        }
+        match outcome {
             Ok(()) => Ok(FileDisk { file, path: path.to_owned(), punches: AtomicBool::new(true) }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { file: path.display().to_string() }),
             Err(TryLockError::Error(error)) => {

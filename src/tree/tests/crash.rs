@@ -249,10 +249,6 @@ impl History {
         History { life, disk, dice: Dice(seed), open: Vec::new() }
     }
 
-    fn promise(&self, seq: u64) {
-        self.disk.witness.lock().promised = seq;
-    }
-
     fn name(&mut self) -> &'static [u8] {
         NAMES[self.dice.below(NAMES.len() as u64) as usize]
     }
@@ -318,7 +314,7 @@ impl History {
             _ => {
                 let seq = self.life.tree.mark().seq;
                 self.life.commit();
-                self.promise(seq);
+                self.disk.witness.lock().promised = seq;
                 Ok(())
             }
         }
@@ -327,7 +323,7 @@ impl History {
     fn sync(&mut self) -> Result<(), TreeError> {
         let seq = self.life.tree.mark().seq;
         self.life.fsync();
-        self.promise(seq);
+        self.disk.witness.lock().promised = seq;
         Ok(())
     }
 
