@@ -40,7 +40,8 @@ fn git(arguments: &[&str], directory: &Path) -> Option<String> {
     // All that git says is done has to be on the disk.
     command.args(["-c", "core.fsync=all", "-c", "core.fsyncMethod=fsync", "-c", "gc.auto=0"]);
     command.args(["-c", "user.name=tester", "-c", "user.email=tester@example.org"]);
-    command.args(arguments).current_dir(directory).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    // Not as the working directory: a dead mount has none.
+    command.arg("-C").arg(directory).args(arguments).env("GIT_CONFIG_GLOBAL", "/dev/null");
     let done = run_within(&mut command, b"", PATIENCE);
     (done.code == Some(0)).then_some(done.out)
 }
@@ -62,9 +63,10 @@ struct Safe {
 fn insert_rows(file: &Path, safe: &Mutex<Safe>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let next = safe.lock().unwrap().rows + 1;
-        // A row that was under way when the power failed may be there already.
+        // A row that was under way when the engine was killed may be there already. With less than EXTRA the removal of
+        // the journal, which commits the row, is not synced.
         let statement = format!(
-            "PRAGMA synchronous=FULL; INSERT OR REPLACE INTO rows VALUES ({next}, hex(randomblob(500)));"
+            "PRAGMA synchronous=EXTRA; INSERT OR REPLACE INTO rows VALUES ({next}, hex(randomblob(500)));"
         );
         if sqlite(&statement, file).is_none() {
             return;

@@ -13,10 +13,10 @@ use std::fmt::Debug;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 12;
 const STEPS: usize = 2_500;
 const FILE_BYTES_MAX: u64 = 400_000;
-const NAMES: [&str; 9] = ["a", "b", "c", "d", "e", "a/x", "b/y", "a/x/deep", "c/../a/z"];
+const NAMES: [&str; 8] = ["a", "b", "c", "p/a", "p/b", "q/c", "p/d/deep", "q/../p/z"];
 
 struct Dice(u64);
 
@@ -38,7 +38,10 @@ impl Dice {
             0 => "n".repeat(256),
             1 => "no/such/way".into(),
             2 => ".".into(),
-            3 => "a/".into(),
+            3 => "p/".into(),
+            4..=6 => "p".into(),
+            7 | 8 => "q".into(),
+            9 | 10 => "p/d".into(),
             _ => NAMES[self.below(NAMES.len() as u64) as usize].into(),
         }
     }
@@ -377,6 +380,9 @@ fn a_mount_answers_as_a_tmpfs_does() {
         let (mut real, mut wanted) = (Side::new(&world.path("")), Side::new(reference.0.path()));
         for side in [&real, &wanted] {
             rustix::fs::fchmod(&side.root, Mode::from(0o755)).unwrap();
+            for name in ["p", "q"] {
+                rustix::fs::mkdirat(&side.root, name, Mode::from(0o755)).unwrap();
+            }
         }
         let mut dice = Dice(seed);
         let mut answers: BTreeMap<String, usize> = BTreeMap::new();
@@ -389,12 +395,12 @@ fn a_mount_answers_as_a_tmpfs_does() {
                 format!("{call:?}").chars().take(200).collect::<String>()
             );
             // What went well, or the error: a run that only fails says nothing.
-            let error = expected.chars().all(|letter| letter.is_ascii_uppercase());
+            let error = expected.starts_with("Os {");
             *answers.entry(if error { expected } else { "done".into() }).or_default() += 1;
             if step % 250 == 249 {
                 assert_eq!(real.everything(), wanted.everything(), "seed {seed}, step {step}");
             }
         }
-        assert!(answers["done"] > STEPS / 4 && answers.len() > 8, "seed {seed}: {answers:?}");
+        assert!(answers["done"] > STEPS / 8 && answers.len() > 8, "seed {seed}: {answers:?}");
     }
 }
