@@ -69,6 +69,13 @@ impl RecordKey {
     }
 }
 
+impl RecordKey {
+    /// What neighbours prove to each other that they hold.
+    pub fn gossip_secret(&self) -> Secret {
+        self.0.derive(Context::Gossip, &[])
+    }
+}
+
 fn seal(key: &Secret, associated: &[u8], plain: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::new();
     Cipher::new(key).seal_with_nonce(&random(), associated, &[plain], &mut sealed);

@@ -16,6 +16,12 @@ pub enum Context {
     IntentLog,
     /// Names the place where peers meet, from the record key.
     Rendezvous,
+    /// What neighbours prove to each other that they hold, from the record key.
+    Gossip,
+    /// Proves a greeting, from the gossip secret.
+    ChannelProof,
+    /// The keys of one connection, from the gossip secret.
+    ChannelSession,
     /// A block's key, from the read secret.
     Block,
     /// Encrypts a block's objects, from the block key.
@@ -38,6 +44,9 @@ impl Context {
             Context::LocalState => "kilofs 1 2026 local state",
             Context::IntentLog => "kilofs 1 2026 intent log",
             Context::Rendezvous => "kilofs 1 2026 rendezvous",
+            Context::Gossip => "kilofs 1 2026 gossip",
+            Context::ChannelProof => "kilofs 1 2026 channel proof",
+            Context::ChannelSession => "kilofs 1 2026 channel session",
             Context::Block => "kilofs 1 2026 block",
             Context::BlockEncryption => "kilofs 1 2026 block encryption",
             Context::BlockNonce => "kilofs 1 2026 block nonce",

@@ -7,6 +7,7 @@ use super::transfer::missing_bytes;
 use crate::base::{Id, InfoHash};
 use crate::fuse::Mounted;
 use crate::image::Incoming;
+use crate::net::gossip::{Event, Gossip, GossipOptions};
 use crate::net::{Dht, DhtOptions, NetError, Swarm, SwarmOptions};
 use crate::record::{Policy, Record};
 use crate::sync::{Effect, Fetched, Heard, Input, Machine, Millis, Role, Timing};
@@ -37,6 +38,7 @@ pub struct Driver {
 pub(super) struct Net {
     pub dht: Dht,
     pub swarm: Swarm,
+    pub gossip: Gossip,
     pub listen: SocketAddr,
 }
 
@@ -49,6 +51,7 @@ pub(super) struct Facts {
     pub transfers: BTreeMap<InfoHash, (Arc<Incoming>, u64)>,
     pub seeded: BTreeSet<InfoHash>,
     pub meters: (u64, u64),
+    pub exchanged: super::push::Exchanged,
 }
 
 impl Driver {
@@ -57,7 +60,9 @@ impl Driver {
         core: Arc<Core>,
         network: bool,
     ) -> Result<(Arc<Driver>, mpsc::UnboundedReceiver<Input>), EngineError> {
-        let net = if network && !core.settings.offline { Some(Self::connect(&core).await?) } else { None };
+        let connected =
+            if network && !core.settings.offline { Some(Self::connect(&core).await?) } else { None };
+        let (net, news) = connected.map_or((None, None), |(net, news)| (Some(net), Some(news)));
         let (inputs, receiver) = mpsc::unbounded_channel();
         let machine = first_machine(&core);
         let driver = Arc::new(Driver {
@@ -74,10 +79,13 @@ impl Driver {
             core,
             net,
         });
+        if let Some(news) = news {
+            tokio::spawn(driver.clone().converse(news));
+        }
         Ok((driver, receiver))
     }
 
-    async fn connect(core: &Core) -> Result<Net, EngineError> {
+    async fn connect(core: &Core) -> Result<(Net, mpsc::Receiver<Event>), EngineError> {
         let failed = |error: NetError| EngineError::Network(error_chain(&error));
         let listen = core.settings.listen;
         let bind = match listen.ip() {
@@ -96,7 +104,14 @@ impl Driver {
         };
         let swarm = Swarm::start(options).await.map_err(failed)?;
         let listen = SocketAddr::new(address.ip(), swarm.port());
-        Ok(Net { dht, swarm, listen })
+        let above = listen.port().checked_add(1).unwrap_or_default();
+        let options = GossipOptions {
+            listen: SocketAddr::new(listen.ip(), above),
+            torrent_port: listen.port(),
+            secret: core.keys.record.gossip_secret(),
+        };
+        let (gossip, news) = Gossip::start(options).await.map_err(failed)?;
+        Ok((Net { dht, swarm, gossip, listen }, news))
     }
 
     /// Runs until `stop` is notified.
@@ -190,6 +205,14 @@ impl Driver {
                 let outcome = self.publish(net).await;
                 self.tell(Input::Published(outcome));
             }
+            Effect::Tell { versions, seq } => {
+                let told = self.tell_neighbours(net, &versions, seq);
+                self.tell(Input::Told(told));
+            }
+            Effect::PutTold { cas } => {
+                let outcome = self.put_told(net, cas).await;
+                self.tell(Input::Put(outcome));
+            }
             Effect::Put { versions, seq, cas } => {
                 let outcome = self.put(net, versions, seq, cas).await;
                 self.tell(Input::Put(outcome));
@@ -197,6 +220,7 @@ impl Driver {
             Effect::Reput => self.reput(net).await,
             Effect::Announce => {
                 self.announce(net).await;
+                self.seek_neighbours(net).await;
                 self.keep_lifeline(net).await;
             }
         }
@@ -310,7 +334,8 @@ impl Driver {
         let (fetched, sent) = self.facts.lock().meters;
         let Some(net) = &self.net else { return (fetched, sent) };
         let traffic = net.swarm.traffic();
-        (fetched + traffic.fetched(), sent + traffic.payload_sent)
+        let (heard, told) = net.gossip.traffic();
+        (fetched + traffic.fetched() + heard, sent + traffic.payload_sent + told)
     }
 
     fn write_meters(&self) {

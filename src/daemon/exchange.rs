@@ -5,6 +5,7 @@ use super::drive::{Driver, Net, error_chain};
 use crate::base::Id;
 use crate::crypt::Purpose;
 use crate::net::NetError;
+use crate::net::gossip::Message;
 use crate::record::{Record, SignedItem, VersionRef};
 use crate::sync::{Heard, Poll, PutOutcome};
 use std::collections::BTreeSet;
@@ -43,6 +44,11 @@ impl Driver {
     /// Checks an item and remembers it if it is the highest so far. One that does not open, or whose policy is not
     /// signed by the admin, names no versions: it only says how high `seq` has been driven.
     pub(super) fn hear(&self, item: &SignedItem) -> Option<Heard> {
+        self.hear_and(item, true)
+    }
+
+    /// The same; whether it is made durable at once is for the caller to say.
+    pub(super) fn hear_and(&self, item: &SignedItem, durably: bool) -> Option<Heard> {
         if item.key != self.core.keys.database_public || !item.verify() {
             return None;
         }
@@ -62,7 +68,7 @@ impl Driver {
         let mut inner = self.core.inner();
         if inner.state.accepted.as_ref().is_none_or(|known| item.seq > known.seq) && !below_link {
             inner.state.accepted = Some(item.clone());
-            if let Err(error) = self.core.save(&inner) {
+            if durably && let Err(error) = self.core.save(&inner) {
                 tracing::error!(%error, "the store does not take the record");
             }
         }
@@ -83,7 +89,23 @@ impl Driver {
         seq: i64,
         cas: Option<i64>,
     ) -> PutOutcome {
-        let Some(item) = self.sign(&versions, seq) else { return PutOutcome::Unreachable };
+        match self.sign(&versions, seq) {
+            Some(item) => self.put_item(net, item, cas).await,
+            None => PutOutcome::Unreachable,
+        }
+    }
+
+    /// Puts the record that was told last.
+    pub(super) async fn put_told(&self, net: &Net, cas: Option<i64>) -> PutOutcome {
+        let item = self.core.inner().state.accepted.clone();
+        match item {
+            Some(item) => self.put_item(net, item, cas).await,
+            None => PutOutcome::Unreachable,
+        }
+    }
+
+    async fn put_item(&self, net: &Net, item: SignedItem, cas: Option<i64>) -> PutOutcome {
+        let seq = item.seq;
         // A lost answer must not lead to a second value under this number: the item is remembered before it is sent.
         match net.dht.put(&item, cas).await {
             Ok(stored) => {
@@ -95,13 +117,9 @@ impl Driver {
                 if let Err(error) = self.core.save(&inner) {
                     tracing::error!(%error, "the store does not take the record");
                 }
+                drop(inner);
                 self.facts.lock().confirmed = Some(Instant::now());
-                PutOutcome::Done(Heard {
-                    seq,
-                    digest: Id(*blake3::hash(&item.value).as_bytes()),
-                    versions,
-                    sound: true,
-                })
+                PutOutcome::Done(self.heard_of(&item))
             }
             Err(NetError::Superseded) => PutOutcome::Superseded,
             Err(error) => {
@@ -109,6 +127,13 @@ impl Driver {
                 PutOutcome::Unreachable
             }
         }
+    }
+
+    /// What the machine wants to know of an item that was made or checked here.
+    pub(super) fn heard_of(&self, item: &SignedItem) -> Heard {
+        let versions = Record::decode(&self.core.keys.record, &item.value).map_or(Vec::new(), |r| r.versions);
+        let digest = Id(*blake3::hash(&item.value).as_bytes());
+        Heard { seq: item.seq, digest, versions, sound: true }
     }
 
     pub(super) fn sign(&self, versions: &[VersionRef], seq: i64) -> Option<SignedItem> {
@@ -125,7 +150,10 @@ impl Driver {
         let item = self.core.inner().state.accepted.clone();
         if let Some(item) = item {
             match net.dht.put(&item, None).await {
-                Ok(stored) => tracing::info!(seq = item.seq, stored, "record put back"),
+                Ok(stored) => {
+                    tracing::info!(seq = item.seq, stored, "record put back");
+                    net.gossip.tell(&Message::Kept(item.seq), None);
+                }
                 Err(error) => tracing::debug!(error = %error_chain(&error), "the record was not put back"),
             }
         }
@@ -136,6 +164,10 @@ impl Driver {
             let infohash = self.core.keys.record.rendezvous(day, Purpose::Torrent);
             if let Err(error) = net.dht.announce(infohash, net.listen.port()).await {
                 tracing::debug!(error = %error_chain(&error), "not announced");
+            }
+            let infohash = self.core.keys.record.rendezvous(day, Purpose::Gossip);
+            if let Err(error) = net.dht.announce(infohash, net.gossip.port()).await {
+                tracing::debug!(error = %error_chain(&error), "not announced to neighbours");
             }
         }
     }
@@ -165,6 +197,7 @@ impl Driver {
             let infohash = self.core.keys.record.rendezvous(day, Purpose::Torrent);
             found.extend(net.dht.peers(infohash, PEERS_DEADLINE).await);
         }
+        found.extend(self.neighbouring_peers(net));
         found.retain(|peer| !self.is_self(net, peer));
         let mut facts = self.facts.lock();
         let now = Instant::now();
@@ -182,7 +215,7 @@ impl Driver {
 }
 
 /// The days under whose rendezvous peers meet at a time: one, or around midnight two.
-fn days(seconds: u32) -> Vec<u32> {
+pub(super) fn days(seconds: u32) -> Vec<u32> {
     let day = seconds / SECONDS_A_DAY;
     let into = seconds % SECONDS_A_DAY;
     if into < MIDNIGHT_SECONDS {

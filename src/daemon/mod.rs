@@ -29,6 +29,7 @@ pub mod label;
 pub mod launch;
 mod policy;
 mod publish;
+mod push;
 mod repair;
 mod report;
 mod restore;

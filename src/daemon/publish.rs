@@ -27,6 +27,8 @@ pub struct Made {
     pub metainfo: Metainfo,
     /// Its bytes.
     pub image: Image,
+    /// The version that it follows.
+    pub base: Option<Version>,
 }
 
 impl Core {
@@ -82,7 +84,7 @@ impl Core {
         self.cache.remember(&reference.infohash, &metainfo);
         self.save(&inner)?;
         Core::count(&self.done.published);
-        Ok(Some(Made { reference, metainfo, image }))
+        Ok(Some(Made { reference, metainfo, image, base }))
     }
 
     /// Adds a version to the kept ones and lets go what is no longer of use.

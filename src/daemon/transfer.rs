@@ -7,6 +7,7 @@ use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes};
 use crate::image::{Image, Incoming};
 use crate::net::NetError;
+use crate::net::gossip::Delta;
 use crate::record::VersionRef;
 use crate::sync::Fetched;
 use crate::torrent::{Limits, Metainfo};
@@ -17,6 +18,10 @@ use std::time::Duration;
 
 const METAINFO_BYTES_MAX: usize = 8 << 20;
 const METAINFO_DEADLINE: Duration = Duration::from_secs(8);
+/// Neighbours answer soon or not at all.
+const NEIGHBOUR_DEADLINE: Duration = Duration::from_secs(3);
+/// A fetch that neighbours complete in this time needs nobody else.
+const SEEK_PAUSE: Duration = Duration::from_millis(500);
 /// A transfer that brings nothing for so long has no source.
 const STALL_DEADLINE: Duration = Duration::from_secs(12);
 /// An image may grow by so much over the last one before its commit has opened and verified.
@@ -27,7 +32,11 @@ const PULL_PATIENCE: Duration = Duration::from_secs(2);
 const BASES_MAX: usize = 2;
 
 impl Driver {
-    pub(super) async fn fetch(&self, net: &Net, version: VersionRef) -> Result<Fetched, EngineError> {
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        net: &Net,
+        version: VersionRef,
+    ) -> Result<Fetched, EngineError> {
         // One whose commit does not open was damaged here: its bytes are fetched again.
         let opens = |known: &&KeptVersion| known.commit.is_some() || self.core.tree.is_none();
         let known =
@@ -54,6 +63,7 @@ impl Driver {
         let Taken { outcome, changes } =
             taken.await.map_err(|error| EngineError::Other(error.to_string()))??;
         self.notify(changes);
+        self.tell_on(net, version.infohash);
         if outcome == Fetched::Refused && self.core.lacks_blocks() {
             self.supplement(net, version).await?;
         }
@@ -63,7 +73,11 @@ impl Driver {
 
     /// A block of the newest version was refused, and this device has no state of its own for it: the older versions
     /// of the record may hold a valid one.
-    pub(super) async fn supplement(&self, net: &Net, refused: VersionRef) -> Result<(), EngineError> {
+    pub(super) async fn supplement(
+        self: &Arc<Self>,
+        net: &Net,
+        refused: VersionRef,
+    ) -> Result<(), EngineError> {
         let named = self.core.named_versions(&self.core.inner());
         for version in named.into_iter().filter(|version| version.infohash != refused.infohash) {
             let Ok(image) = self.transfer(net, version).await? else { continue };
@@ -84,17 +98,31 @@ impl Driver {
 
     /// Brings a version's bytes here; the inner error is an outcome that is no failure of ours.
     pub(super) async fn transfer(
-        &self,
+        self: &Arc<Self>,
         net: &Net,
         version: VersionRef,
     ) -> Result<Result<Image, Fetched>, EngineError> {
         let infohash = version.infohash;
-        let peers = self.find_peers(net).await;
-        let metainfo = match self.metainfo_from(net, infohash, &peers).await? {
-            Ok(metainfo) => metainfo,
-            Err(outcome) => return Ok(Err(outcome)),
+        let arrival = self.facts.lock().exchanged.take(&infohash);
+        let (metainfo, incoming, peers) = match arrival {
+            Some(arrival) => (arrival.metainfo, arrival.incoming, self.neighbouring_peers(net)),
+            None => {
+                let (found, peers) = self.metainfo_nearby(net, infohash).await?;
+                let metainfo = match found {
+                    Ok(metainfo) => metainfo,
+                    Err(outcome) => return Ok(Err(outcome)),
+                };
+                let incoming = self.incoming(&metainfo.hashes).await?;
+                (metainfo, incoming, peers)
+            }
         };
-        let incoming = self.incoming(&metainfo.hashes).await?;
+        if incoming.complete() {
+            let image = incoming.finish()?;
+            self.core.cache.remember(&infohash, &metainfo);
+            self.seed_soon(metainfo, image.clone());
+            return Ok(Ok(image));
+        }
+        self.seek_more(infohash);
         let missing = missing_bytes(&incoming);
         self.facts.lock().transfers.insert(infohash, (incoming.clone(), missing));
         let fetched = net.swarm.fetch(&metainfo, &incoming, &peers, STALL_DEADLINE).await;
@@ -112,6 +140,46 @@ impl Driver {
         Ok(Ok(image))
     }
 
+    /// A version's metainfo: from neighbours, who need not be looked for; else from whom the DHT names.
+    async fn metainfo_nearby(
+        &self,
+        net: &Net,
+        infohash: InfoHash,
+    ) -> Result<(Result<Metainfo, Fetched>, Vec<SocketAddr>), EngineError> {
+        let near = self.neighbouring_peers(net);
+        if !near.is_empty() {
+            let found = self.metainfo_within(net, infohash, &near, NEIGHBOUR_DEADLINE).await?;
+            if found != Err(Fetched::NoSource) {
+                return Ok((found, near));
+            }
+        }
+        let peers = self.find_peers(net).await;
+        Ok((self.metainfo_from(net, infohash, &peers).await?, peers))
+    }
+
+    /// Names the peers that the DHT knows for a fetch that has begun with neighbours.
+    fn seek_more(self: &Arc<Self>, infohash: InfoHash) {
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let Some(net) = driver.net() else { return };
+            tokio::time::sleep(SEEK_PAUSE).await;
+            if driver.facts.lock().transfers.contains_key(&infohash) {
+                let peers = driver.find_peers(net).await;
+                net.swarm.add_peers(infohash, &peers);
+            }
+        });
+    }
+
+    /// Seeds a version without keeping anybody waiting.
+    fn seed_soon(self: &Arc<Self>, metainfo: Metainfo, image: Image) {
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let Some(net) = driver.net() else { return };
+            driver.seed(net, &metainfo, image).await;
+            driver.drop_old(net).await;
+        });
+    }
+
     /// A version's metainfo from peers, within our limits and of its name.
     pub(super) async fn metainfo_from(
         &self,
@@ -119,7 +187,17 @@ impl Driver {
         infohash: InfoHash,
         peers: &[SocketAddr],
     ) -> Result<Result<Metainfo, Fetched>, EngineError> {
-        let bytes = match net.swarm.metainfo(infohash, peers, METAINFO_DEADLINE).await {
+        self.metainfo_within(net, infohash, peers, METAINFO_DEADLINE).await
+    }
+
+    async fn metainfo_within(
+        &self,
+        net: &Net,
+        infohash: InfoHash,
+        peers: &[SocketAddr],
+        deadline: Duration,
+    ) -> Result<Result<Metainfo, Fetched>, EngineError> {
+        let bytes = match net.swarm.metainfo(infohash, peers, deadline).await {
             Ok(bytes) => bytes,
             Err(error) => {
                 tracing::debug!(version = %infohash, peers = peers.len(), error = %error_chain(&error), "no metainfo");
@@ -161,13 +239,24 @@ impl Driver {
         }
     }
 
-    pub(super) async fn publish(&self, net: &Net) -> Result<Option<VersionRef>, ()> {
+    pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Result<Option<VersionRef>, ()> {
         let core = self.core.clone();
-        let made = tokio::task::spawn_blocking(move || core.publish()).await;
-        match made {
-            Ok(Ok(Some(made))) => {
-                self.seed(net, &made.metainfo, made.image).await;
-                self.drop_old(net).await;
+        let made = tokio::task::spawn_blocking(move || {
+            let Some(made) = core.publish()? else { return Ok(None) };
+            let delta = made.base.as_ref().and_then(|base| core.delta_of(&made, base).transpose());
+            Ok::<_, EngineError>(Some((made, delta.transpose()?)))
+        });
+        match made.await {
+            Ok(Ok(Some((made, delta)))) => {
+                // What carries all its bytes can be told before it can be fetched.
+                let carried = delta.as_ref().is_some_and(Delta::carries_bytes);
+                self.facts.lock().exchanged.made = delta.map(Arc::new);
+                if carried {
+                    self.seed_soon(made.metainfo, made.image);
+                } else {
+                    self.seed(net, &made.metainfo, made.image).await;
+                    self.drop_old(net).await;
+                }
                 tracing::info!(version = %made.reference.infohash, "published");
                 Ok(Some(made.reference))
             }

@@ -5,6 +5,7 @@
 mod dht;
 mod error;
 mod fetch;
+pub mod gossip;
 mod nodelay;
 mod session;
 mod storage;

@@ -33,6 +33,7 @@ impl Machine {
             && let Some(version) = self.next_wanted(now)
         {
             self.fetching = Some(version);
+            self.fetch_began = (now, self.head);
             effects.push(Effect::Fetch(version));
         }
         if !again {
@@ -42,7 +43,7 @@ impl Machine {
     }
 
     pub(super) fn decide_publish(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        if !self.may_publish() {
+        if !self.may_publish(now) {
             return;
         }
         if let Some(burst) = self.pending
@@ -50,28 +51,68 @@ impl Machine {
         {
             self.pending = None;
             self.publishing = true;
+            self.published_since = now;
             effects.push(Effect::Publish);
             return;
         }
-        if self.put_at().is_some_and(|at| now >= at.max(self.next_put))
+        if self.may_tell(now)
+            && let Some(head) = self.head
+            && let Some(seq) = self.next_seq()
+        {
+            self.telling = true;
+            self.signed = Some(seq);
+            effects.push(Effect::Tell { versions: self.list(head), seq });
+            return;
+        }
+        if self.reachable
+            && !self.putting
+            && self.put_at().is_some_and(|at| now >= at.max(self.next_put))
             && let Some(head) = self.head
             && let Some(seq) = self.next_seq()
         {
             self.putting = true;
-            let cas = self.seq();
+            // What is accepted and not stored was told by somebody: the DHT has what it was seen to have.
+            let cas = self.stored.or(self.seq());
             if let Some(first) = self.first_accepted()
                 && let Some(missed) = self.missed.get_mut(&first)
             {
                 *missed = Missed { since: now, replaced: missed.replaced + 1 };
             }
-            effects.push(Effect::Put { versions: self.list(head), seq, cas });
+            effects.push(if self.is_told() {
+                Effect::PutTold { cas }
+            } else {
+                self.signed = Some(seq);
+                Effect::Put { versions: self.list(head), seq, cas }
+            });
         }
     }
 
-    /// Never before a first look at the DHT: what is there may be newer than what stands here.
-    pub(super) fn may_publish(&self) -> bool {
-        let busy = self.publishing || self.putting || self.fetching.is_some();
-        self.role.publishes && self.reachable && !busy
+    /// Never before a first look at the DHT or at what a neighbour knows: it may be newer than what stands here.
+    /// A put takes a while and does not keep neighbours from being told what is newer; nor does a fetch that lasts.
+    pub(super) fn may_publish(&self, now: Millis) -> bool {
+        let putting = self.putting && self.neighbours == 0;
+        let fetching = self.fetching.is_some() && now < self.fetch_began.0 + self.timing.long_fetch;
+        let busy = self.publishing || self.telling || putting || fetching;
+        let asked = self.reachable || self.neighbours > 0 && !self.accepted.is_empty();
+        self.role.publishes && asked && !busy
+    }
+
+    /// The head waits for its put, and the neighbours have not heard of it.
+    pub(super) fn may_tell(&self, now: Millis) -> bool {
+        self.may_publish(now)
+            && self.neighbours > 0
+            && now >= self.next_tell
+            && self.unput.is_some()
+            && self.next_seq().is_some()
+            && self.first_accepted() != self.head
+    }
+
+    /// What stands in the accepted record is the head, and the DHT does not have it.
+    fn is_told(&self) -> bool {
+        self.accepted.len() == 1
+            && self.first_accepted() == self.head
+            && self.seq() > self.stored
+            && self.accepted.iter().all(|heard| heard.sound)
     }
 
     pub(super) fn put_at(&self) -> Option<Millis> {
@@ -84,23 +125,24 @@ impl Machine {
 
     /// None where somebody who holds the database key has burnt `seq` to its end: nothing can be put any more.
     pub(super) fn next_seq(&self) -> Option<i64> {
-        self.seq().unwrap_or(0).checked_add(1)
+        self.seq().max(self.signed).unwrap_or(0).checked_add(1)
     }
 
     pub(super) fn publish_at(&self, burst: Burst) -> Millis {
         let quiet = (burst.last + self.timing.quiet).min(burst.first + self.timing.storm);
-        quiet.max(self.next_publish).max(self.next_put)
+        // Without neighbours nobody hears of it before the put.
+        let put = if self.neighbours > 0 { 0 } else { self.next_put };
+        quiet.max(self.next_publish).max(put)
     }
 
-    /// The head, then what the record named and is not known to be broken.
+    /// The head, then what the record in the DHT named and is not known to be broken.
     pub(super) fn list(&self, head: VersionRef) -> Vec<VersionRef> {
         let mut versions = vec![head];
-        for heard in &self.accepted {
-            for version in &heard.versions {
-                let listed = versions.iter().any(|known| known.infohash == version.infohash);
-                if !listed && self.known.get(version) != Some(&Known::Broken) {
-                    versions.push(*version);
-                }
+        let rivals = self.accepted.iter().skip(1).flat_map(|heard| &heard.versions);
+        for version in self.spread.iter().chain(rivals) {
+            let listed = versions.iter().any(|known| known.infohash == version.infohash);
+            if !listed && self.known.get(version) != Some(&Known::Broken) {
+                versions.push(*version);
             }
         }
         versions.truncate(VERSIONS_MAX);

@@ -1,18 +1,19 @@
 //! The machine: polls, falls back down the five versions, publishes when a burst of changes is over, puts with
 //! compare-and-swap, re-puts what the DHT has lost.
 //!
-//! Invariants: at most one poll, one fetch, one publication and one put are under way; a version is told to others
-//! only after the daemon has seeded it; `seq` only grows; nothing is put before the record that it stands on has been
-//! looked at.
+//! Where neighbours are connected each publication is told to them at once, under a number of its own, and only the
+//! puts are spaced: the record that was told last is the one that is put. Its older versions are those that were put,
+//! not those that were told, so that a burst of saves does not push out what a slow peer still fetches.
+//!
+//! Invariants: at most one poll, one fetch, one publication, one telling and one put are under way; a version is told
+//! to others only after the daemon can serve it; `seq` only grows; nothing is put before the record that it stands on
+//! has been looked at.
 
-use super::signals::{Effect, Fetched, Heard, Input, Poll, PutOutcome, Role};
+use super::signals::{Effect, Fetched, Heard, Input, PutOutcome, Role};
 use super::{Millis, Timing};
 use crate::base::InfoHash;
 use crate::record::VersionRef;
 use std::collections::HashMap;
-
-/// The patience with a version that nobody serves is doubled at most so often.
-const REPLACED_MAX: u32 = 6;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
@@ -34,6 +35,13 @@ pub struct Machine {
     pub(super) accepted: Vec<Heard>,
     /// By torrent and commit: a record may name the torrent of an honest version with a commit that is not in it.
     pub(super) known: HashMap<VersionRef, Known>,
+    /// The highest `seq` that the DHT was seen to have.
+    pub(super) stored: Option<i64>,
+    /// What the record that the DHT has names.
+    pub(super) spread: Vec<VersionRef>,
+    pub(super) neighbours: usize,
+    /// Until then the record accepted last need not be in the DHT: who made it is about to put it.
+    pub(super) fresh_until: Millis,
     /// Versions that nobody serves.
     pub(super) missed: HashMap<VersionRef, Missed>,
     /// The newest version made or adopted here.
@@ -45,7 +53,13 @@ pub struct Machine {
     pub(super) pending: Option<Burst>,
     pub(super) polling: bool,
     pub(super) fetching: Option<VersionRef>,
+    /// When the fetch under way began, and what was the head then.
+    pub(super) fetch_began: (Millis, Option<VersionRef>),
+    /// The highest number that a record was signed with.
+    pub(super) signed: Option<i64>,
     pub(super) publishing: bool,
+    pub(super) published_since: Millis,
+    pub(super) telling: bool,
     pub(super) putting: bool,
     pub(super) reachable: bool,
     pub(super) polls_done: u64,
@@ -55,7 +69,10 @@ pub struct Machine {
     pub(super) next_reput: Millis,
     pub(super) next_announce: Millis,
     pub(super) backoff: Millis,
+    pub(super) next_tell: Millis,
     pub(super) hurry: bool,
+    /// The time of the last input.
+    pub(super) last: Millis,
 }
 
 /// A version that was wanted in vain.
@@ -75,7 +92,16 @@ pub(super) struct Burst {
 impl Machine {
     /// A machine that knows `accepted` (the record it last accepted, if any) and `head` from before.
     pub fn new(timing: Timing, role: Role, accepted: Option<Heard>, head: Option<VersionRef>) -> Machine {
+        let spread = accepted.as_ref().map_or(Vec::new(), |heard| heard.versions.clone());
         let mut machine = Machine {
+            stored: None,
+            spread,
+            neighbours: 0,
+            fresh_until: 0,
+            published_since: 0,
+            fetch_began: (0, None),
+            signed: None,
+            telling: false,
             backoff: timing.backoff,
             timing,
             role,
@@ -97,7 +123,9 @@ impl Machine {
             next_publish: 0,
             next_reput: 0,
             next_announce: 0,
+            next_tell: 0,
             hurry: false,
+            last: 0,
         };
         if let Some(head) = head {
             machine.known.insert(head, Known::Here);
@@ -121,10 +149,15 @@ impl Machine {
 
     /// Takes what happened at `now`; `dice` is a fresh random number, used for jitter only.
     pub fn handle(&mut self, input: Input, now: Millis, dice: u64) -> Vec<Effect> {
+        self.last = now;
         match input {
             Input::Tick => {}
             Input::Changed => self.changed(now),
             Input::Polled(poll) => self.polled(poll, now, dice),
+            Input::Heard(heard) => self.heard(heard, now),
+            Input::Neighbours(count) => self.neighbours = count,
+            Input::Kept(seq) => self.kept(seq, now, dice),
+            Input::Told(heard) => self.told(heard, now),
             Input::Fetched(infohash, outcome) => self.fetched(infohash, outcome, now, dice),
             Input::Published(outcome) => self.published(outcome, now),
             Input::Put(outcome) => self.put(outcome, now),
@@ -143,11 +176,21 @@ impl Machine {
     pub fn deadline(&self) -> Millis {
         let mut at = if self.polling { Millis::MAX } else { self.next_poll };
         at = at.min(self.next_announce).min(self.next_reput);
-        if self.may_publish() {
+        let patient = self.fetch_began.0 + self.timing.long_fetch;
+        if self.fetching.is_some() && self.last < patient {
+            at = at.min(patient);
+        }
+        if self.may_publish(self.last) {
             if let Some(burst) = self.pending {
                 at = at.min(self.publish_at(burst));
             }
-            if let Some(put) = self.put_at() {
+            if self.may_tell(self.last) {
+                at = 0;
+            }
+            if self.reachable
+                && !self.putting
+                && let Some(put) = self.put_at()
+            {
                 at = at.min(put.max(self.next_put));
             }
         }
@@ -173,7 +216,8 @@ impl Machine {
 
     /// Nothing local waits for a put.
     pub fn published_all(&self) -> bool {
-        self.pending.is_none() && self.unput.is_none() && !self.publishing && !self.putting
+        let busy = self.publishing || self.telling || self.putting;
+        self.pending.is_none() && self.unput.is_none() && !busy
     }
 
     /// How many polls were answered.
@@ -218,61 +262,12 @@ impl Machine {
         self.pending = Some(Burst { first, last: now });
     }
 
-    fn polled(&mut self, poll: Poll, now: Millis, dice: u64) {
-        self.polling = false;
-        self.hurry = false;
-        self.next_poll = now + self.timing.poll;
-        match poll {
-            Poll::Unreachable => {
-                self.reachable = false;
-                return;
-            }
-            Poll::Nothing => self.lost(now, dice),
-            Poll::Heard(all) => {
-                let highest = all.iter().map(|heard| heard.seq).max();
-                match highest.cmp(&self.seq()) {
-                    std::cmp::Ordering::Less => self.lost(now, dice),
-                    std::cmp::Ordering::Equal => self.widen(all),
-                    std::cmp::Ordering::Greater => {
-                        self.accepted.clear();
-                        self.widen(all.into_iter().filter(|heard| Some(heard.seq) == highest).collect());
-                    }
-                }
-                self.mend(now, dice % self.timing.poll.max(1));
-            }
-        }
-        self.reachable = true;
-        self.polls_done += 1;
-    }
-
-    /// The DHT has forgotten the record, or has an older one: everyone may put back what is signed. The first put is
-    /// at once, since a record that is nowhere helps nobody; jitter would only delay it.
-    fn lost(&mut self, now: Millis, _dice: u64) {
-        if !self.accepted.is_empty() {
-            self.next_reput = now;
-        }
-        self.next_announce = now;
-    }
-
-    fn widen(&mut self, all: Vec<Heard>) {
-        for heard in all {
-            if self.accepted.iter().any(|known| known.digest == heard.digest) {
-                continue;
-            }
-            // Somebody put an older version first again: the next look at it tells whether the head stands above it.
-            if let Some(first) = heard.versions.first().filter(|first| self.head.as_ref() != Some(*first))
-                && self.is_here(first)
-            {
-                self.known.remove(first);
-            }
-            self.accepted.push(heard);
-        }
-    }
-
     fn fetched(&mut self, infohash: InfoHash, outcome: Fetched, now: Millis, dice: u64) {
         let Some(version) = self.fetching.take_if(|version| version.infohash == infohash) else { return };
         let jitter = dice % self.timing.poll.max(1);
         let is_first = self.first_accepted() == Some(version);
+        // Something was published on top of it before word of it came here.
+        let overtaken = self.head != self.fetch_began.1;
         let known = match outcome {
             Fetched::Later => Known::Waiting { again: now + self.timing.put_spacing + jitter },
             Fetched::NoSource => Known::Dead { again: now + self.timing.retry_dead },
@@ -288,6 +283,7 @@ impl Machine {
             self.missed.remove(&version);
         }
         match outcome {
+            Fetched::Current if overtaken => {}
             Fetched::Current if is_first || self.head.is_none() || self.above(&version) => {
                 self.head = Some(version);
                 if is_first {
@@ -325,34 +321,10 @@ impl Machine {
         }
     }
 
-    /// A record that leads nowhere is replaced by one that has the head first, so that others need not try: at once
-    /// where it is forged, after a while where only nobody serves what it has first.
-    fn mend(&mut self, now: Millis, jitter: Millis) {
-        let at = self.mend_at(now).map(|at| at + jitter);
-        self.mending = at.map(|at| self.mending.map_or(at, |earlier| earlier.min(at)));
-    }
-
-    fn mend_at(&self, now: Millis) -> Option<Millis> {
-        if !self.role.publishes || self.head.is_none() || self.accepted.is_empty() {
-            return None;
-        }
-        if self.accepted.iter().any(|heard| !heard.sound) {
-            return Some(now);
-        }
-        let Some(first) = self.first_accepted() else { return Some(now) };
-        match self.known.get(&first) {
-            Some(Known::Broken) => Some(now),
-            Some(Known::Dead { .. }) => {
-                let missed = self.missed.get(&first).copied().unwrap_or(Missed { since: now, replaced: 0 });
-                let patience = self.timing.patience << missed.replaced.min(REPLACED_MAX);
-                Some((missed.since + patience).max(now))
-            }
-            _ => None,
-        }
-    }
-
     fn published(&mut self, outcome: Result<Option<VersionRef>, ()>, now: Millis) {
         self.publishing = false;
+        // At most a third of the time goes into publishing: a storm is batched by what it costs.
+        self.next_publish = now + 2 * now.saturating_sub(self.published_since);
         match outcome {
             Ok(Some(version)) => {
                 self.known.insert(version, Known::Here);
@@ -377,10 +349,13 @@ impl Machine {
                     self.unput = None;
                     self.mending = None;
                 }
-                if self.seq() == Some(heard.seq) {
-                    self.widen(vec![heard]);
-                } else {
-                    self.accepted = vec![heard];
+                self.stored = Some(heard.seq);
+                self.spread.clone_from(&heard.versions);
+                // Something newer may have been told while the put was under way.
+                match self.seq().cmp(&Some(heard.seq)) {
+                    std::cmp::Ordering::Less => self.accepted = vec![heard],
+                    std::cmp::Ordering::Equal => self.widen(vec![heard]),
+                    std::cmp::Ordering::Greater => {}
                 }
                 self.next_put = now + self.timing.put_spacing;
                 self.next_reput = now + self.timing.reput;

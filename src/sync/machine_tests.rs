@@ -1,5 +1,6 @@
 //! The machine alone: every test is a short story told in inputs.
 
+use super::super::signals::Poll;
 use super::*;
 use crate::base::{Id, Locator, Place};
 
@@ -212,8 +213,8 @@ fn a_forged_record_is_replaced_at_once() {
         Heard { sound: false, ..heard(9, &[1, 2]) },
     ] {
         let mut machine = settled();
-        let versions =
-            if forged.versions.is_empty() { vec![version(1)] } else { vec![version(1), version(2)] };
+        // What the last sound record named stays to fall back on.
+        let versions = vec![version(1), version(2)];
         let effects = hears(&mut machine, forged, 1_010);
         assert_eq!(effects, [Effect::Put { versions, seq: 10, cas: Some(9) }]);
         machine.handle(Input::Put(PutOutcome::Done(heard(10, &[1]))), 1_020, 0);
@@ -314,4 +315,110 @@ fn a_record_full_of_versions_without_seeder_keeps_nobody_from_publishing() {
         published |= effects.contains(&Effect::Publish);
     }
     assert!(published && now < 60_000, "{now}");
+}
+
+fn told(machine: &mut Machine, effects: &[Effect], now: Millis) -> Heard {
+    let Some(Effect::Tell { versions, seq }) =
+        effects.iter().find(|effect| matches!(effect, Effect::Tell { .. }))
+    else {
+        panic!("nothing is told: {effects:?}")
+    };
+    let digest = Id([*seq as u8; 32]);
+    let heard = Heard { seq: *seq, digest, versions: versions.clone(), sound: true };
+    machine.handle(Input::Told(Some(heard.clone())), now, 0);
+    heard
+}
+
+fn met() -> Machine {
+    let mut machine = writer();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Neighbours(1), 0, 0);
+    machine.handle(Input::Polled(Poll::Heard(vec![heard(7, &[1, 2])])), 1, 0);
+    machine.handle(Input::Fetched(hash(1), Fetched::Current), 2, 0);
+    machine
+}
+
+fn publish(machine: &mut Machine, name: u8, now: Millis) -> Vec<Effect> {
+    machine.handle(Input::Changed, now, 0);
+    let effects = run(machine, now + 1, now + 30);
+    assert!(effects.contains(&Effect::Publish), "{effects:?}");
+    machine.handle(Input::Published(Ok(Some(version(name)))), now + 31, 0)
+}
+
+#[test]
+fn neighbours_are_told_at_once_and_puts_are_spaced() {
+    let mut machine = met();
+    let mut effects = publish(&mut machine, 10, 10);
+    let first = told(&mut machine, &effects, 42);
+    assert_eq!(first.seq, 8);
+    let put = machine.handle(Input::Tick, 43, 0);
+    assert!(put.is_empty(), "the put is under way since the telling ended: {put:?}");
+    for round in 1..10u8 {
+        effects = publish(&mut machine, 10 + round, 50 + 50 * u64::from(round));
+        let heard = told(&mut machine, &effects, 90 + 50 * u64::from(round));
+        assert_eq!(heard.seq, 8 + i64::from(round));
+        assert_eq!(heard.versions, [10 + round, 1, 2].map(version), "what was told only is not listed");
+    }
+}
+
+#[test]
+fn the_record_told_last_is_the_one_that_is_put() {
+    let mut machine = met();
+    let effects = publish(&mut machine, 10, 10);
+    told(&mut machine, &effects, 42);
+    assert!(machine.putting);
+    let effects = publish(&mut machine, 11, 100);
+    let second = told(&mut machine, &effects, 140);
+    machine.handle(Input::Put(PutOutcome::Done(heard(8, &[10, 1, 2]))), 200, 0);
+    assert!(!machine.published_all(), "the newer one is still to be put");
+    let effects = run(&mut machine, 210, 2_000);
+    assert!(effects.contains(&Effect::PutTold { cas: Some(8) }), "{effects:?}");
+    assert!(
+        !effects.iter().any(|effect| matches!(effect, Effect::Put { .. })),
+        "no second value of a number"
+    );
+    machine.handle(Input::Put(PutOutcome::Done(second)), 2_010, 0);
+    assert!(machine.published_all());
+}
+
+#[test]
+fn what_a_neighbour_told_is_not_put_back_before_its_maker_could() {
+    let mut machine = met();
+    assert_eq!(machine.handle(Input::Heard(heard(9, &[5, 1])), 100, 0), [Effect::Fetch(version(5))]);
+    machine.handle(Input::Fetched(hash(5), Fetched::Current), 110, 0);
+    machine.handle(Input::Hurry, 120, 0);
+    let effects = machine.handle(Input::Polled(Poll::Heard(vec![heard(7, &[1, 2])])), 130, 0);
+    assert!(!effects.contains(&Effect::Reput), "{effects:?}");
+    let mut effects = Vec::new();
+    let mut now = 140;
+    while now < 6_000 {
+        effects.extend(machine.handle(Input::Tick, now, 0));
+        if machine.polling {
+            effects.extend(machine.handle(Input::Polled(Poll::Heard(vec![heard(7, &[1, 2])])), now, 0));
+        }
+        now += 10;
+    }
+    assert!(effects.contains(&Effect::Reput), "nobody put it: then everybody may");
+}
+
+#[test]
+fn an_older_record_from_a_neighbour_changes_nothing() {
+    let mut machine = met();
+    assert_eq!(machine.handle(Input::Heard(heard(6, &[9])), 100, 0), []);
+    assert_eq!(machine.accepted().map(|heard| heard.seq), Some(7));
+}
+
+#[test]
+fn changes_are_published_while_a_fetch_lasts() {
+    let mut machine = met();
+    assert_eq!(machine.handle(Input::Heard(heard(9, &[5, 1])), 100, 0), [Effect::Fetch(version(5))]);
+    machine.handle(Input::Changed, 110, 0);
+    assert_eq!(run(&mut machine, 120, 900), []);
+    assert!(run(&mut machine, 900, 1_200).contains(&Effect::Publish));
+    let effects = machine.handle(Input::Published(Ok(Some(version(6)))), 1_300, 0);
+    told(&mut machine, &effects, 1_301);
+    // Word that the fetched version was adopted comes late: what was published stands above it.
+    machine.handle(Input::Fetched(hash(5), Fetched::Current), 1_302, 0);
+    assert_eq!(machine.head(), Some(&version(6)));
+    assert!(!machine.published_all());
 }

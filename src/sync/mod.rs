@@ -2,6 +2,7 @@
 //! and returns [`Effect`]s; the daemon performs them and reports back. It knows nothing of files, keys or sockets.
 
 mod decide;
+mod hear;
 mod machine;
 mod signals;
 mod timing;

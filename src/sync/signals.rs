@@ -75,6 +75,14 @@ pub enum Input {
     Changed,
     /// A poll ended.
     Polled(Poll),
+    /// A neighbour told this.
+    Heard(Heard),
+    /// So many neighbours are connected.
+    Neighbours(usize),
+    /// A neighbour put the record of this number back into the DHT.
+    Kept(i64),
+    /// The record that was asked for was signed and told, or there is nothing to sign it with.
+    Told(Option<Heard>),
     /// A fetch, and what followed from it, ended.
     Fetched(InfoHash, Fetched),
     /// A publication ended: the version that stands for the head, none if there was nothing to publish, or the
@@ -95,6 +103,18 @@ pub enum Effect {
     Fetch(VersionRef),
     /// Freeze the head, seal, hash, seed.
     Publish,
+    /// Sign these versions under `seq` and tell the neighbours.
+    Tell {
+        /// Newest first.
+        versions: Vec<VersionRef>,
+        /// The number to sign.
+        seq: i64,
+    },
+    /// Put the record that was told last, expecting `cas` to be the newest that the DHT has.
+    PutTold {
+        /// The number that must be the newest, if any was seen.
+        cas: Option<i64>,
+    },
     /// Sign these versions under `seq` and put them, expecting `cas` to be the newest.
     Put {
         /// Newest first.

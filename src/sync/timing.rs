@@ -21,6 +21,10 @@ pub struct Timing {
     pub patience: Millis,
     /// How long a version without a seeder is left alone before it is tried again.
     pub retry_dead: Millis,
+    /// A fetch that takes longer no longer keeps what was changed here from being published.
+    pub long_fetch: Millis,
+    /// A record that a neighbour told may take so long to reach the DHT before others see to that.
+    pub grace: Millis,
     /// First pause after a put that nobody answered; doubled up to `poll`.
     pub backoff: Millis,
 }
@@ -30,14 +34,16 @@ impl Timing {
     pub fn for_poll(poll: Millis) -> Timing {
         Timing {
             poll,
-            quiet: 30,
-            storm: 1_000,
+            quiet: 5,
+            storm: 250,
             put_spacing: poll.clamp(250, 3_000),
             reput: 30 * 60_000,
             // A DHT that lost its memory loses announcements without a sign: short polls are for small worlds.
             announce: (poll * 20).clamp(5_000, 15 * 60_000),
             patience: poll.clamp(1_000, 20_000),
             retry_dead: (poll * 4).clamp(4_000, 120_000),
+            long_fetch: 1_000,
+            grace: poll.clamp(2_000, 10_000),
             backoff: 500,
         }
     }

@@ -1,0 +1,138 @@
+//! One connection: greeting, sealed frames, deadlines.
+//!
+//! On the wire each frame is its length (u32, little endian) and that many sealed bytes. A neighbour that sends faster
+//! than it may is not dropped but read more slowly.
+
+use super::message::{MESSAGE_BYTES_MAX, Message};
+use crate::crypt::Secret;
+use crate::crypt::channel::{Dialer, FRAME_OVERHEAD, GREETING_BYTES, Opener, Sealer, answer};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a greeting may take.
+const GREETING_DEADLINE: Duration = Duration::from_secs(5);
+/// A neighbour that sends nothing for so long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// A frame that cannot be written in this time is the last.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// A neighbour may send so many bytes and messages at once, and so many a second.
+const BURST_BYTES: f64 = 64.0 * 1_048_576.0;
+const BYTES_A_SECOND: f64 = 32.0 * 1_048_576.0;
+const BURST_MESSAGES: f64 = 1_000.0;
+const MESSAGES_A_SECOND: f64 = 200.0;
+
+/// What is read from a connection.
+pub(super) struct Incoming {
+    stream: OwnedReadHalf,
+    opener: Opener,
+    allowance: Allowance,
+}
+
+/// What is written to a connection.
+pub(super) struct Outgoing {
+    stream: OwnedWriteHalf,
+    sealer: Sealer,
+    frame: Vec<u8>,
+}
+
+/// Opens a channel over a connection that was dialled.
+pub(super) async fn dial(mut stream: TcpStream, shared: &Secret) -> io::Result<(Incoming, Outgoing)> {
+    stream.set_nodelay(true)?;
+    let (dialer, first) = Dialer::greet(shared);
+    let mut second = [0; GREETING_BYTES];
+    let greeting = async {
+        stream.write_all(&first).await?;
+        stream.read_exact(&mut second).await
+    };
+    timeout(GREETING_DEADLINE, greeting).await??;
+    let (sealer, opener) = dialer.finish(shared, &second).ok_or_else(stranger)?;
+    Ok(split(stream, sealer, opener))
+}
+
+/// Opens a channel over a connection that was accepted.
+pub(super) async fn accept(mut stream: TcpStream, shared: &Secret) -> io::Result<(Incoming, Outgoing)> {
+    stream.set_nodelay(true)?;
+    let mut first = [0; GREETING_BYTES];
+    timeout(GREETING_DEADLINE, stream.read_exact(&mut first)).await??;
+    let (second, sealer, opener) = answer(shared, &first).ok_or_else(stranger)?;
+    timeout(GREETING_DEADLINE, stream.write_all(&second)).await??;
+    Ok(split(stream, sealer, opener))
+}
+
+fn split(stream: TcpStream, sealer: Sealer, opener: Opener) -> (Incoming, Outgoing) {
+    let (reading, writing) = stream.into_split();
+    let incoming = Incoming { stream: reading, opener, allowance: Allowance::full() };
+    (incoming, Outgoing { stream: writing, sealer, frame: Vec::new() })
+}
+
+fn stranger() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "it does not know this database")
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a malformed message")
+}
+
+impl Incoming {
+    /// The next message and the bytes that it took; none for a kind that is not known.
+    pub(super) async fn read(&mut self) -> io::Result<(Option<Message>, usize)> {
+        let length = timeout(SILENCE_MAX, self.stream.read_u32_le()).await?? as usize;
+        if !(FRAME_OVERHEAD..=MESSAGE_BYTES_MAX + FRAME_OVERHEAD).contains(&length) {
+            return Err(malformed());
+        }
+        self.allowance.spend(length).await;
+        // Memory follows what has arrived, not what was announced.
+        let mut sealed = Vec::new();
+        let mut rest = (&mut self.stream).take(length as u64);
+        let read = timeout(SILENCE_MAX, rest.read_to_end(&mut sealed)).await??;
+        if read != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let plain = self.opener.open(sealed).ok_or_else(malformed)?;
+        let message = Message::decode(&plain).map_err(|_| malformed())?;
+        Ok((message, length + 4))
+    }
+}
+
+impl Outgoing {
+    /// Sends an encoded message; returns the bytes that it took.
+    pub(super) async fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        self.frame.clear();
+        self.frame.extend_from_slice(&((message.len() + FRAME_OVERHEAD) as u32).to_le_bytes());
+        self.sealer.seal(message, &mut self.frame);
+        timeout(WRITE_DEADLINE, self.stream.write_all(&self.frame)).await??;
+        let written = self.frame.len();
+        if self.frame.capacity() > 1 << 20 {
+            self.frame = Vec::new();
+        }
+        Ok(written)
+    }
+}
+
+/// What a neighbour may still send without being slowed down.
+struct Allowance {
+    bytes: f64,
+    messages: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn full() -> Allowance {
+        Allowance { bytes: BURST_BYTES, messages: BURST_MESSAGES, at: Instant::now() }
+    }
+
+    async fn spend(&mut self, bytes: usize) {
+        let passed = self.at.elapsed().as_secs_f64();
+        self.at = Instant::now();
+        self.bytes = (self.bytes + passed * BYTES_A_SECOND).min(BURST_BYTES) - bytes as f64;
+        self.messages = (self.messages + passed * MESSAGES_A_SECOND).min(BURST_MESSAGES) - 1.0;
+        let wait = (-self.bytes / BYTES_A_SECOND).max(-self.messages / MESSAGES_A_SECOND);
+        if wait > 0.0 {
+            sleep(Duration::from_secs_f64(wait)).await;
+        }
+    }
+}

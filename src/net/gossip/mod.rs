@@ -1,0 +1,12 @@
+//! News between neighbours: about eight kept connections over which peers of one database tell each other what is new,
+//! with the bytes of small changes. Only who holds the record key gets in. Nothing here knows what a record says.
+
+mod candidates;
+mod link;
+mod message;
+mod neighbours;
+#[cfg(test)]
+mod tests;
+
+pub use message::{Delta, Message, NEWS_BYTES_MAX, News, PIECES_MAX};
+pub use neighbours::{Event, Gossip, GossipOptions, Neighbour, NeighbourId};

@@ -1,0 +1,394 @@
+//! Who is connected: dials candidates until there are enough neighbours, accepts others, and hands messages around.
+
+use super::candidates::Candidates;
+use super::link::{self, Incoming, Outgoing};
+use super::message::{ADDRESSES_MAX, Hello, Message};
+use crate::crypt::Secret;
+use crate::net::NetError;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// So many connections are sought.
+const WANTED: usize = 8;
+/// So many are kept; beyond it nobody is let in.
+const NEIGHBOURS_MAX: usize = 24;
+/// Connections that have not greeted yet.
+const GREETING_MAX: usize = 64;
+/// Messages that wait for a slow neighbour; what comes on top is lost to it until the next.
+const QUEUE_MAX: usize = 64;
+const DIAL_DEADLINE: Duration = Duration::from_secs(4);
+const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+const DIAL_PERIOD: Duration = Duration::from_millis(250);
+const PING_PERIOD: Duration = Duration::from_secs(20);
+/// Between two attempts to accept where the system has nothing left to accept with.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+const EVENTS_MAX: usize = 256;
+
+/// One connected neighbour, as long as it stays connected.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct NeighbourId(u64);
+
+/// How to take part.
+#[derive(Clone)]
+pub struct GossipOptions {
+    /// Where to listen; another port is taken if this one is not free.
+    pub listen: SocketAddr,
+    /// Where peers find this device's torrents.
+    pub torrent_port: u16,
+    /// What all neighbours hold.
+    pub secret: Secret,
+}
+
+/// A neighbour, for status and as a source of torrents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The connection.
+    pub id: NeighbourId,
+    /// Where it serves torrents.
+    pub torrents: SocketAddr,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A neighbour is connected: it does not know yet what this device knows.
+    Met(NeighbourId),
+    /// A neighbour is gone.
+    Left(NeighbourId),
+    /// A neighbour said something.
+    Said(NeighbourId, Message),
+}
+
+/// The neighbours of one database at one device; clones share them, and all connections end with the last.
+#[derive(Clone)]
+pub struct Gossip(Arc<Handle>);
+
+struct Handle {
+    inner: Arc<Inner>,
+    stop: CancellationToken,
+}
+
+struct Inner {
+    own: Hello,
+    secret: Secret,
+    listen: SocketAddr,
+    events: mpsc::Sender<Event>,
+    state: Mutex<State>,
+    wake: Notify,
+    next: AtomicU64,
+    fetched: AtomicU64,
+    sent: AtomicU64,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct State {
+    neighbours: BTreeMap<NeighbourId, Connected>,
+    candidates: Candidates,
+    greeting: usize,
+}
+
+struct Connected {
+    hello: Hello,
+    gossip: SocketAddr,
+    torrents: SocketAddr,
+    queue: mpsc::Sender<Arc<Vec<u8>>>,
+    end: CancellationToken,
+}
+
+impl Gossip {
+    /// Listens, and dials candidates as they are named. Events must be taken from the receiver.
+    pub async fn start(options: GossipOptions) -> Result<(Gossip, mpsc::Receiver<Event>), NetError> {
+        let listener = match TcpListener::bind(options.listen).await {
+            Ok(listener) => listener,
+            Err(_) => {
+                let any = SocketAddr::new(options.listen.ip(), 0);
+                TcpListener::bind(any).await.map_err(|source| NetError::Bind { address: any, source })?
+            }
+        };
+        let listen =
+            listener.local_addr().map_err(|source| NetError::Bind { address: options.listen, source })?;
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)
+            .map_err(|error| NetError::Engine { what: "drawing an id", source: error.into() })?;
+        let (events, receiver) = mpsc::channel(EVENTS_MAX);
+        let stop = CancellationToken::new();
+        let inner = Arc::new(Inner {
+            own: Hello { id, gossip_port: listen.port(), torrent_port: options.torrent_port },
+            secret: options.secret,
+            listen,
+            events,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            next: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            stop: stop.clone(),
+        });
+        tokio::spawn(accept_all(Arc::downgrade(&inner), listener, stop.clone()));
+        tokio::spawn(dial_all(Arc::downgrade(&inner), stop.clone()));
+        Ok((Gossip(Arc::new(Handle { inner, stop })), receiver))
+    }
+
+    /// Where neighbours connect: the port to announce.
+    pub fn port(&self) -> u16 {
+        self.0.inner.listen.port()
+    }
+
+    /// Addresses at which neighbours may be found. One that was named by hand is never given up.
+    pub fn candidates(&self, addresses: impl IntoIterator<Item = SocketAddr>, by_hand: bool) {
+        self.0.inner.add(addresses, by_hand);
+    }
+
+    /// Says something to all neighbours but one. Encoded once; never waits.
+    pub fn tell(&self, message: &Message, except: Option<NeighbourId>) -> usize {
+        let encoded = Arc::new(message.encode());
+        let state = self.0.inner.state.lock();
+        let others = state.neighbours.iter().filter(|(id, _)| Some(**id) != except);
+        others.filter(|(_, neighbour)| neighbour.queue.try_send(encoded.clone()).is_ok()).count()
+    }
+
+    /// Says something to one neighbour.
+    pub fn say(&self, to: NeighbourId, message: &Message) -> bool {
+        let state = self.0.inner.state.lock();
+        let neighbour = state.neighbours.get(&to);
+        neighbour.is_some_and(|neighbour| neighbour.queue.try_send(Arc::new(message.encode())).is_ok())
+    }
+
+    /// Ends the connection to a neighbour that lies.
+    pub fn part(&self, from: NeighbourId) {
+        if let Some(neighbour) = self.0.inner.state.lock().neighbours.get(&from) {
+            neighbour.end.cancel();
+        }
+    }
+
+    /// Who is connected.
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        let state = self.0.inner.state.lock();
+        let all = state.neighbours.iter();
+        all.map(|(id, neighbour)| Neighbour { id: *id, torrents: neighbour.torrents }).collect()
+    }
+
+    /// Bytes that arrived and bytes that were sent, as they were on the wire.
+    pub fn traffic(&self) -> (u64, u64) {
+        let inner = &self.0.inner;
+        (inner.fetched.load(Ordering::Relaxed), inner.sent.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn accept_all(inner: Weak<Inner>, listener: TcpListener, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Some(inner) = inner.upgrade() else { return };
+        match accepted {
+            Ok((stream, from)) => {
+                {
+                    let mut state = inner.state.lock();
+                    if state.greeting >= GREETING_MAX || state.neighbours.len() >= NEIGHBOURS_MAX {
+                        continue;
+                    }
+                    state.greeting += 1;
+                }
+                tokio::spawn(async move {
+                    let linked = link::accept(stream, &inner.secret).await;
+                    let ended = match linked {
+                        Ok(link) => inner.clone().converse(link, from, false).await,
+                        Err(error) => {
+                            inner.state.lock().greeting -= 1;
+                            Err(error)
+                        }
+                    };
+                    if let Err(error) = ended {
+                        tracing::debug!(%from, %error, "a connection ended");
+                    }
+                });
+            }
+            // Out of file descriptors, mostly: wait rather than spin.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
+async fn dial_all(inner: Weak<Inner>, stop: CancellationToken) {
+    let mut tick = interval(DIAL_PERIOD);
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = strong.wake.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        for address in strong.due() {
+            tokio::spawn(strong.clone().dial(address));
+        }
+    }
+}
+
+impl Inner {
+    fn is_own(&self, address: &SocketAddr) -> bool {
+        let own = self.listen.ip();
+        let here = address.ip() == own || own.is_unspecified() && address.ip().is_loopback();
+        address.port() == 0 || here && address.port() == self.listen.port()
+    }
+
+    fn add(&self, addresses: impl IntoIterator<Item = SocketAddr>, by_hand: bool) {
+        let mut fresh = false;
+        let mut state = self.state.lock();
+        for address in addresses.into_iter().filter(|address| !self.is_own(address)) {
+            fresh |= state.candidates.add(address, by_hand);
+        }
+        drop(state);
+        if fresh {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Candidates to dial now.
+    fn due(&self) -> Vec<SocketAddr> {
+        let mut state = self.state.lock();
+        let connected: Vec<SocketAddr> =
+            state.neighbours.values().map(|neighbour| neighbour.gossip).collect();
+        state.candidates.due(&connected, WANTED)
+    }
+
+    async fn dial(self: Arc<Self>, address: SocketAddr) {
+        let began = Instant::now();
+        let linked = async {
+            let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
+            link::dial(stream, &self.secret).await
+        };
+        let ended = match linked.await {
+            Ok(link) => {
+                self.state.lock().greeting += 1;
+                self.clone().converse(link, address, true).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "a neighbour was not reached or is gone");
+        }
+        self.state.lock().candidates.ended(&address, began.elapsed());
+    }
+
+    /// Talks over a fresh channel until it ends.
+    async fn converse(
+        self: Arc<Self>,
+        (mut incoming, mut outgoing): (Incoming, Outgoing),
+        from: SocketAddr,
+        dialled: bool,
+    ) -> io::Result<()> {
+        let greeted = timeout(HELLO_DEADLINE, async {
+            outgoing.write(&Message::Hello(self.own).encode()).await?;
+            incoming.read().await
+        });
+        let greeted = greeted.await;
+        self.state.lock().greeting -= 1;
+        let (Some(Message::Hello(hello)), _) = greeted?? else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not say who it is"));
+        };
+        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let end = self.stop.child_token();
+        let connected = Connected {
+            hello,
+            gossip: SocketAddr::new(from.ip(), hello.gossip_port),
+            torrents: SocketAddr::new(from.ip(), hello.torrent_port),
+            queue,
+            end: end.clone(),
+        };
+        let Some(id) = self.enter(connected, from, dialled) else { return Ok(()) };
+        let _ = self.events.send(Event::Met(id)).await;
+        let result = tokio::select! {
+            result = self.listen_to(id, incoming) => result,
+            result = self.speak(messages, outgoing) => result,
+            () = end.cancelled() => Ok(()),
+        };
+        self.state.lock().neighbours.remove(&id);
+        self.wake.notify_one();
+        let _ = self.events.send(Event::Left(id)).await;
+        result
+    }
+
+    /// Takes a neighbour in. Of two connections between the same two, both ends keep the one that the lower id dialled.
+    fn enter(&self, connected: Connected, from: SocketAddr, dialled: bool) -> Option<NeighbourId> {
+        let mut state = self.state.lock();
+        let hello = connected.hello;
+        if hello.id == self.own.id {
+            state.candidates.is_self(&from);
+            return None;
+        }
+        let favoured = dialled == (self.own.id < hello.id);
+        let twin = state.neighbours.iter().find(|(_, known)| known.hello.id == hello.id);
+        if let Some((twin, known)) = twin.map(|(id, known)| (*id, known.end.clone())) {
+            if !favoured {
+                return None;
+            }
+            known.cancel();
+            state.neighbours.remove(&twin);
+        } else if state.neighbours.len() >= NEIGHBOURS_MAX {
+            return None;
+        }
+        let others: Vec<SocketAddr> =
+            state.neighbours.values().map(|known| known.gossip).take(ADDRESSES_MAX).collect();
+        let _ = connected.queue.try_send(Arc::new(Message::Addresses(others).encode()));
+        let news = Arc::new(Message::Addresses(vec![connected.gossip]).encode());
+        for known in state.neighbours.values() {
+            let _ = known.queue.try_send(news.clone());
+        }
+        let id = NeighbourId(self.next.fetch_add(1, Ordering::Relaxed));
+        state.neighbours.insert(id, connected);
+        Some(id)
+    }
+
+    async fn listen_to(&self, id: NeighbourId, mut incoming: Incoming) -> io::Result<()> {
+        loop {
+            let (message, bytes) = incoming.read().await?;
+            self.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
+            match message {
+                None | Some(Message::Ping | Message::Hello(_)) => {}
+                Some(Message::Addresses(addresses)) => self.add(addresses, false),
+                Some(message) => {
+                    if self.events.send(Event::Said(id, message)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn speak(
+        &self,
+        mut messages: mpsc::Receiver<Arc<Vec<u8>>>,
+        mut outgoing: Outgoing,
+    ) -> io::Result<()> {
+        let mut ping = interval(PING_PERIOD);
+        ping.tick().await;
+        loop {
+            let written = tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => outgoing.write(&message).await?,
+                    None => return Ok(()),
+                },
+                _ = ping.tick() => outgoing.write(&Message::Ping.encode()).await?,
+            };
+            self.sent.fetch_add(written as u64, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Neighbours over loopback.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::base::InfoHash;
+use crate::crypt::Secret;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+async fn start(secret: u8) -> (Gossip, mpsc::Receiver<Event>) {
+    let options = GossipOptions {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        torrent_port: 4_000 + u16::from(secret),
+        secret: Secret::new([secret; 32]),
+    };
+    Gossip::start(options).await.unwrap()
+}
+
+fn address(gossip: &Gossip) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, gossip.port()))
+}
+
+async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
+    timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap()
+}
+
+async fn met(events: &mut mpsc::Receiver<Event>) -> NeighbourId {
+    match next(events).await {
+        Event::Met(id) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_hear_what_is_told() {
+    let ((a, mut at_a), (b, mut at_b)) = (start(1).await, start(1).await);
+    a.candidates([address(&b)], false);
+    met(&mut at_a).await;
+    met(&mut at_b).await;
+    assert_eq!(a.neighbours()[0].torrents.port(), 4_001);
+    assert_eq!(a.tell(&Message::Have(InfoHash([3; 20])), None), 1);
+    let Event::Said(from, message) = next(&mut at_b).await else { panic!() };
+    assert_eq!(message, Message::Have(InfoHash([3; 20])));
+    assert!(b.say(from, &Message::Kept(9)));
+    assert!(matches!(next(&mut at_a).await, Event::Said(_, Message::Kept(9))));
+    let (fetched, sent) = a.traffic();
+    assert!(fetched > 0 && sent > 0);
+    drop(b);
+    assert!(matches!(next(&mut at_a).await, Event::Left(_)));
+    assert!(a.neighbours().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_dial_each_other_keep_one_connection() {
+    let ((a, _at_a), (b, _at_b)) = (start(1).await, start(1).await);
+    a.candidates([address(&b)], true);
+    b.candidates([address(&a)], true);
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if a.neighbours().len() == 1 && b.neighbours().len() == 1 {
+            break;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((a.neighbours().len(), b.neighbours().len()), (1, 1));
+    assert_eq!(a.tell(&Message::Ping, None), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_third_is_found_through_the_second() {
+    let ((a, mut at_a), (b, _at_b), (c, mut at_c)) = (start(1).await, start(1).await, start(1).await);
+    a.candidates([address(&b)], false);
+    met(&mut at_a).await;
+    c.candidates([address(&b)], false);
+    met(&mut at_c).await;
+    met(&mut at_a).await;
+    assert_eq!(a.neighbours().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_not_let_in_nor_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ((a, mut at_a), (b, _at_b)) = (start(1).await, start(2).await);
+    b.candidates([address(&a)], false);
+    let mut stream = tokio::net::TcpStream::connect(address(&a)).await.unwrap();
+    stream.write_all(&[7; 64]).await.unwrap();
+    let mut answer = Vec::new();
+    let read = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap();
+    assert!(read.is_err() || answer.is_empty(), "an outsider learns nothing");
+    assert!(a.neighbours().is_empty() && b.neighbours().is_empty());
+    assert!(at_a.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_does_not_become_its_own_neighbour() {
+    let (a, mut at_a) = start(1).await;
+    let (b, mut at_b) = start(1).await;
+    a.candidates([address(&a)], true);
+    a.candidates([address(&b)], true);
+    met(&mut at_a).await;
+    met(&mut at_b).await;
+    assert_eq!(a.neighbours().len(), 1);
+}

@@ -1,0 +1,131 @@
+//! What the machine makes of records: heard from the DHT or from a neighbour, lost, forged, in need of replacement.
+
+use super::Millis;
+use super::machine::{Known, Machine, Missed};
+use super::signals::{Heard, Poll};
+
+/// The patience with a version that nobody serves is doubled at most so often.
+const REPLACED_MAX: u32 = 6;
+
+impl Machine {
+    pub(super) fn polled(&mut self, poll: Poll, now: Millis, dice: u64) {
+        self.polling = false;
+        self.hurry = false;
+        self.next_poll = now + self.timing.poll;
+        match poll {
+            Poll::Unreachable => {
+                self.reachable = false;
+                return;
+            }
+            Poll::Nothing => {
+                self.stored = None;
+                self.lost(now, dice);
+            }
+            Poll::Heard(all) => {
+                let highest = all.iter().map(|heard| heard.seq).max();
+                self.stored = highest;
+                if let Some(sound) = all.iter().find(|heard| Some(heard.seq) == highest && heard.sound) {
+                    self.spread.clone_from(&sound.versions);
+                }
+                match highest.cmp(&self.seq()) {
+                    std::cmp::Ordering::Less => self.lost(now, dice),
+                    std::cmp::Ordering::Equal => self.widen(all),
+                    std::cmp::Ordering::Greater => {
+                        self.accepted.clear();
+                        self.widen(all.into_iter().filter(|heard| Some(heard.seq) == highest).collect());
+                    }
+                }
+                self.mend(now, dice % self.timing.poll.max(1));
+            }
+        }
+        self.reachable = true;
+        self.polls_done += 1;
+    }
+
+    /// A neighbour told a record: as good as a poll, but that the DHT need not have it yet.
+    pub(super) fn heard(&mut self, heard: Heard, now: Millis) {
+        match Some(heard.seq).cmp(&self.seq()) {
+            std::cmp::Ordering::Less => return,
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Greater => {
+                self.accepted.clear();
+                self.fresh_until = now + self.timing.grace;
+            }
+        }
+        self.widen(vec![heard]);
+        self.mend(now, 0);
+    }
+
+    /// One of the neighbours has put the record back: there is time until it must be done again.
+    pub(super) fn kept(&mut self, seq: i64, now: Millis, dice: u64) {
+        if Some(seq) >= self.seq() && !self.accepted.is_empty() {
+            self.next_reput = now + self.timing.reput + dice % (self.timing.reput / 2).max(1);
+        }
+    }
+
+    pub(super) fn told(&mut self, heard: Option<Heard>, now: Millis) {
+        self.telling = false;
+        let Some(heard) = heard else {
+            self.next_tell = now + self.timing.poll;
+            return;
+        };
+        self.fresh_until = now + self.timing.grace;
+        if self.seq() < Some(heard.seq) {
+            self.accepted.clear();
+        }
+        self.widen(vec![heard]);
+    }
+
+    /// The DHT has forgotten the record, or has an older one: everyone may put back what is signed. The first put is
+    /// at once, since a record that is nowhere helps nobody; but one that was only just told is left to whoever made
+    /// it, and where several devices know each other they do not all put it at one time.
+    fn lost(&mut self, now: Millis, dice: u64) {
+        if !self.accepted.is_empty() {
+            let spread = if self.neighbours > 0 { dice % self.timing.grace.max(1) } else { 0 };
+            let at = if now < self.fresh_until { self.fresh_until + spread } else { now + spread };
+            self.next_reput = self.next_reput.min(at);
+        }
+        self.next_announce = now;
+    }
+
+    pub(super) fn widen(&mut self, all: Vec<Heard>) {
+        for heard in all {
+            if self.accepted.iter().any(|known| known.digest == heard.digest) {
+                continue;
+            }
+            // Somebody put an older version first again: the next look at it tells whether the head stands above it.
+            if let Some(first) = heard.versions.first().filter(|first| self.head.as_ref() != Some(*first))
+                && self.is_here(first)
+            {
+                self.known.remove(first);
+            }
+            self.accepted.push(heard);
+        }
+    }
+
+    /// A record that leads nowhere is replaced by one that has the head first, so that others need not try: at once
+    /// where it is forged, after a while where only nobody serves what it has first.
+    pub(super) fn mend(&mut self, now: Millis, jitter: Millis) {
+        let at = self.mend_at(now).map(|at| at + jitter);
+        self.mending = at.map(|at| self.mending.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn mend_at(&self, now: Millis) -> Option<Millis> {
+        if !self.role.publishes || self.head.is_none() || self.accepted.is_empty() {
+            return None;
+        }
+        if self.accepted.iter().any(|heard| !heard.sound) {
+            return Some(now);
+        }
+        let Some(first) = self.first_accepted() else { return Some(now) };
+        match self.known.get(&first) {
+            Some(Known::Broken) => Some(now),
+            Some(Known::Dead { .. }) => {
+                let missed = self.missed.get(&first).copied().unwrap_or(Missed { since: now, replaced: 0 });
+                let patience = self.timing.patience << missed.replaced.min(REPLACED_MAX);
+                Some((missed.since + patience).max(now))
+            }
+            _ => None,
+        }
+    }
+}
