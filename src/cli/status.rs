@@ -86,7 +86,12 @@ fn described(status: &Status) -> String {
     rows.push((
         "record",
         match status.seq {
-            Some(seq) => format!("number {seq}, {confirmed}, {} peers", status.peers),
+            Some(seq) => {
+                format!(
+                    "number {seq}, {confirmed}, {} peers, {} of them told at once",
+                    status.peers, status.neighbours
+                )
+            }
             None => format!("none yet, {confirmed}, {} peers", status.peers),
         },
     ));

@@ -311,7 +311,14 @@ impl Driver {
 
     /// Peers heard of lately.
     pub fn peers(&self) -> usize {
-        self.facts.lock().peers.len()
+        let mut peers: BTreeSet<SocketAddr> = self.facts.lock().peers.keys().copied().collect();
+        peers.extend(self.net.iter().flat_map(|net| self.neighbouring_peers(net)));
+        peers.len()
+    }
+
+    /// Neighbours connected.
+    pub fn neighbours(&self) -> usize {
+        self.net.as_ref().map_or(0, |net| net.gossip.neighbours().len())
     }
 
     /// Peers connected for a version.

@@ -68,6 +68,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         root,
         versions: versions.collect(),
         peers: driver.map_or(0, Driver::peers),
+        neighbours: driver.map_or(0, Driver::neighbours),
         blocks: blocks.collect(),
         conflicts,
         refused: state.refusals.iter().cloned().collect(),

@@ -36,6 +36,9 @@ pub struct Status {
     pub versions: Vec<VersionStatus>,
     /// How many peers were heard of lately.
     pub peers: usize,
+    /// How many of them are connected and told news at once.
+    #[serde(default)]
+    pub neighbours: usize,
     /// The blocks and what this device may do in them.
     pub blocks: Vec<BlockStatus>,
     /// Conflict copies that still exist.

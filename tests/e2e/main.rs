@@ -12,6 +12,7 @@ mod mirror;
 mod policy;
 mod process;
 mod promises;
+mod push;
 mod repair;
 mod storm;
 mod trees;

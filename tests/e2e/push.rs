@@ -1,0 +1,180 @@
+//! News between neighbours: what arrives without the DHT, and what happens when a neighbour falls away.
+
+use super::harness::{Device, Dice, World, await_agreement};
+use super::process::wait_until;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+
+#[track_caller]
+fn await_neighbours(devices: &[&Device]) {
+    wait_until("all devices are neighbours", || {
+        devices
+            .iter()
+            .all(|device| device.status()["neighbours"].as_u64().unwrap() as usize == devices.len() - 1)
+    });
+}
+
+fn fetched(device: &Device) -> u64 {
+    device.status()["fetched_bytes"].as_u64().unwrap()
+}
+
+/// Three devices and a mirror that know each other; the DHT is gone.
+fn cut_off(world: &mut World) -> [Device; 3] {
+    let a = world.creator("a");
+    a.write("before", b"the DHT was there");
+    let b = world.joined("b", &a, "write");
+    let reader = world.joined("reader", &a, "read");
+    for device in [&b, &reader] {
+        device.awaits("before", b"the DHT was there");
+    }
+    await_neighbours(&[&a, &b, &reader]);
+    world.stop_dht();
+    [a, b, reader]
+}
+
+#[test]
+fn neighbours_hear_of_changes_without_the_dht() {
+    let mut world = World::new();
+    let [a, b, reader] = cut_off(&mut world);
+    a.write("small", b"from a");
+    for device in [&b, &reader] {
+        device.awaits("small", b"from a");
+    }
+    b.write("small", b"from b, longer");
+    for device in [&a, &reader] {
+        device.awaits("small", b"from b, longer");
+    }
+    // More than news may carry: the hashes come with them, the bytes from the one who told.
+    let large = Dice::new(5).bytes(9 << 20);
+    a.write("large", &large);
+    for device in [&b, &reader] {
+        device.awaits("large", &large);
+    }
+    assert_eq!(a.status()["published"], false, "nothing was put: there is no DHT");
+    world.start_dht();
+    await_agreement(&[&a, &b, &reader]);
+    let late = world.joined("late", &a, "write");
+    late.awaits("large", &large);
+    await_agreement(&[&a, &b, &reader, &late]);
+}
+
+#[test]
+fn writers_that_write_at_once_lose_nothing() {
+    const FILES: usize = 150;
+    let world = World::new();
+    let a = world.creator("a");
+    let b = world.joined("b", &a, "write");
+    await_neighbours(&[&a, &b]);
+    std::thread::scope(|scope| {
+        for (name, device) in [("a", &a), ("b", &b)] {
+            scope.spawn(move || {
+                for number in 0..FILES {
+                    device.write(&format!("{name}{number}"), format!("{name} wrote {number}").as_bytes());
+                    std::thread::sleep(std::time::Duration::from_millis(number as u64 % 17));
+                }
+            });
+        }
+    });
+    await_agreement(&[&a, &b]);
+    for device in [&a, &b] {
+        for name in ["a", "b"] {
+            for number in 0..FILES {
+                device.awaits(&format!("{name}{number}"), format!("{name} wrote {number}").as_bytes());
+            }
+        }
+        assert_eq!(device.status()["conflicts"].as_array().unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn one_file_that_two_edit_at_once_keeps_both_edits() {
+    let mut world = World::new();
+    let [a, b, reader] = cut_off(&mut world);
+    for round in 0..5 {
+        let name = format!("contested{round}.txt");
+        std::thread::scope(|scope| {
+            scope.spawn(|| a.write(&name, b"what a wrote"));
+            scope.spawn(|| b.write(&name, b"b wrote this"));
+        });
+        let mut seen = Vec::new();
+        wait_until("all show the same of the contested file", || {
+            let show = |device: &Device| -> Vec<Vec<u8>> {
+                let mine = std::fs::read_dir(&device.mount).unwrap().filter_map(|entry| {
+                    let entry = entry.unwrap();
+                    let named =
+                        entry.file_name().to_string_lossy().starts_with(&format!("contested{round}."));
+                    named.then(|| std::fs::read(entry.path()).unwrap_or_default())
+                });
+                let mut all: Vec<_> = mine.collect();
+                all.sort();
+                all
+            };
+            seen = show(&a);
+            let roots: Vec<_> =
+                [&a, &b, &reader].iter().map(|device| device.status()["root"].clone()).collect();
+            roots[0] == roots[1]
+                && roots[1] == roots[2]
+                && seen == show(&b)
+                && seen == show(&reader)
+                && (seen.len() == 2 || seen.len() == 1 && seen[0].len() == 12)
+        });
+        // One file only where one of them had seen the other's before it wrote.
+        assert!(!seen.is_empty());
+    }
+}
+
+#[test]
+fn a_small_change_costs_few_bytes() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("large", &Dice::new(1).bytes(64 << 20));
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    await_agreement(&[&a, &b]);
+    await_neighbours(&[&a, &b]);
+    for round in 0..5u64 {
+        let before = fetched(&b);
+        let change = Dice::new(round + 2).bytes(4096);
+        OpenOptions::new()
+            .write(true)
+            .open(a.path("large"))
+            .unwrap()
+            .write_all_at(&change, round << 22)
+            .unwrap();
+        wait_until("the change is there", || {
+            let mut found = vec![0; change.len()];
+            let file = std::fs::File::open(b.path("large")).unwrap();
+            file.read_exact_at(&mut found, round << 22).is_ok() && found == change
+        });
+        let cost = fetched(&b) - before;
+        assert!(cost < 160 << 10, "4 KiB inside 64 KiB of one chunk cost {cost} bytes");
+        a.write("new", &change);
+        let before = fetched(&b);
+        b.awaits("new", &change);
+        let cost = fetched(&b).saturating_sub(before);
+        assert!(cost < 40 << 10, "a file of 4 KiB cost {cost} bytes");
+    }
+}
+
+#[test]
+fn a_neighbour_that_is_killed_and_comes_back_misses_nothing() {
+    let world = World::new();
+    let a = world.creator("a");
+    let b = world.joined("b", &a, "write");
+    for round in 0..4 {
+        await_neighbours(&[&a, &b]);
+        let (from, to) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        from.write("kept", format!("round {round}").as_bytes());
+        to.awaits("kept", format!("round {round}").as_bytes());
+        to.write(&format!("mine{round}"), b"made just before the kill");
+        std::fs::File::open(to.path(&format!("mine{round}"))).unwrap().sync_all().unwrap();
+        to.kill9();
+        for number in 0..20 {
+            from.write("kept", format!("round {round} change {number}").as_bytes());
+        }
+        to.mount();
+        await_agreement(&[&a, &b]);
+        to.awaits("kept", format!("round {round} change 19").as_bytes());
+        from.awaits(&format!("mine{round}"), b"made just before the kill");
+    }
+}
