@@ -5,15 +5,17 @@
 #[path = "fuzz/harness.rs"]
 mod harness;
 
-use kilofs::base::{Inode, PieceHashes, PieceLength};
+use kilofs::base::{InfoHash, Inode, PieceHashes, PieceIndex, PieceLength, PublicKey, Signature};
 use kilofs::crypt::{RecordKey, Secret};
+use kilofs::net::gossip::{Delta, Message, News};
+use kilofs::record::SignedItem;
 use kilofs::torrent::Metainfo;
 use kilofs::tree::inode::{FileType, InodeRecord};
 use kilofs::tree::key::Key;
 use kilofs::tree::{Timestamp, value::DirEntry};
 use std::path::{Path, PathBuf};
 
-const TARGETS: [&str; 7] = ["record", "policy", "link", "node", "value", "store", "metainfo"];
+const TARGETS: [&str; 8] = ["record", "policy", "link", "node", "value", "store", "metainfo", "news"];
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -72,9 +74,35 @@ fn write_seeds() {
     put("node", "placed", &[&[0, 5, 0][..], &[0, 1, b'a', 3, b'v'], &[0, 0, 0, 0, 0, 0, 9, 0, 0]].concat());
     let child = [&[0, 1, b'a'][..], &[5; 32]].concat();
     put("node", "parent", &[&[1, 35, 0][..], &child, &[0, 0, 0, 0, 0, 0, 9, 0, 0]].concat());
+    for (name, message) in news() {
+        put("news", name, &message.encode());
+    }
     put("store", "untouched", &[]);
     put("store", "each-part", &(0..16u8).flat_map(|part| [part, part * 9, 0, 0xff]).collect::<Vec<_>>());
     put("store", "generation", &[5, 12, 0, 9, 6, 12, 0, 9]);
+}
+
+/// Every message of neighbours, once.
+fn news() -> Vec<(&'static str, Message)> {
+    let item = SignedItem { key: PublicKey([1; 32]), seq: 7, value: vec![2; 20], signature: Signature([3; 64]) };
+    let delta = Delta {
+        base: InfoHash([4; 20]),
+        infohash: InfoHash([5; 20]),
+        image_bytes: 1 << 20,
+        length: PieceLength::for_image(1 << 20),
+        pieces: vec![(PieceIndex(1), [6; 20]), (PieceIndex(5), [7; 20])],
+        spans: vec![(20_000, vec![8; 9]), (90_000, vec![9; 3])],
+    };
+    let address = "127.0.0.1:5".parse().unwrap();
+    vec![
+        ("record", Message::News(Box::new(News { item: item.clone(), delta: None }))),
+        ("difference", Message::News(Box::new(News { item, delta: Some(delta) }))),
+        ("have", Message::Have(InfoHash([4; 20]))),
+        ("addresses", Message::Addresses(vec![address, "[::1]:6".parse().unwrap()])),
+        ("want", Message::Want { infohash: InfoHash([4; 20]), bases: vec![InfoHash([5; 20])] }),
+        ("kept", Message::Kept(-1)),
+        ("ping", Message::Ping),
+    ]
 }
 
 /// A field of every vector of a kind.

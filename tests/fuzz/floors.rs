@@ -8,6 +8,15 @@ pub mod crypt;
 pub mod image;
 #[path = "../../src/map/mod.rs"]
 pub mod map;
+#[path = "../../src/net/gossip/message.rs"]
+mod message;
+/// Of the network, what reads messages.
+pub mod net {
+    /// See `kilofs::net::gossip`.
+    pub mod gossip {
+        pub use crate::message::{Delta, Message, News};
+    }
+}
 #[path = "../../src/record/mod.rs"]
 pub mod record;
 #[path = "../../src/torrent/mod.rs"]

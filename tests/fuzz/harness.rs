@@ -7,6 +7,7 @@ use kilofs::base::{BlockNumber, DatabaseId, Place, PublicKey};
 use kilofs::crypt::{KeyringError, RecordKey, Scope, SealKeys, Secret, keyring, link};
 use kilofs::image::{Disk, Image, Kept, Label, MemoryDisk, Store, Stream};
 use kilofs::map::{Fetch, FetchError, Map, NodeCache, Root};
+use kilofs::net::gossip::Message;
 use kilofs::record::{BlockEntry, Charter, Commit, Policy, Record, SignedItem};
 use kilofs::torrent::{Limits, METAINFO_BYTES_MAX, Metainfo};
 use kilofs::tree::{inode::InodeRecord, key::Key, value::DirEntry};
@@ -25,6 +26,7 @@ pub fn read(target: &str, data: &[u8]) {
         "value" => value(data),
         "store" => store(data),
         "metainfo" => metainfo(data),
+        "news" => news(data),
         other => panic!("nothing is called {other}"),
     }
 }
@@ -38,6 +40,12 @@ fn record(plain: &[u8]) {
         assert!(!record.policy.verify(&DATABASE, &PublicKey([9; 32])));
     }
     assert!(Record::decode(&key, plain).is_err(), "nothing that was not sealed");
+}
+
+fn news(data: &[u8]) {
+    if let Ok(Some(message)) = Message::decode(data) {
+        assert_eq!(message.encode(), data, "one encoding");
+    }
 }
 
 fn policy(data: &[u8]) {
