@@ -84,7 +84,8 @@ fn write_seeds() {
 
 /// Every message of neighbours, once.
 fn news() -> Vec<(&'static str, Message)> {
-    let item = SignedItem { key: PublicKey([1; 32]), seq: 7, value: vec![2; 20], signature: Signature([3; 64]) };
+    let item =
+        SignedItem { key: PublicKey([1; 32]), seq: 7, value: vec![2; 20], signature: Signature([3; 64]) };
     let delta = Delta {
         base: InfoHash([4; 20]),
         infohash: InfoHash([5; 20]),

@@ -109,6 +109,8 @@ impl Driver {
             listen: SocketAddr::new(listen.ip(), above),
             torrent_port: listen.port(),
             secret: core.keys.record.gossip_secret(),
+            limit_up: core.settings.limit_up,
+            limit_down: core.settings.limit_down,
         };
         let (gossip, news) = Gossip::start(options).await.map_err(failed)?;
         Ok((Net { dht, swarm, gossip, listen }, news))

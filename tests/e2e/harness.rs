@@ -18,7 +18,7 @@ pub const NAME: &str = "shared";
 const NODES: u16 = 8;
 
 /// Consecutive UDP ports that are free now; no two callers of one process get the same.
-fn free_ports(count: u16) -> u16 {
+pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let spread = u16::try_from(std::process::id() % 20_000).unwrap();
     _ = NEXT.compare_exchange(0, 20_000 + spread, Ordering::SeqCst, Ordering::SeqCst);

@@ -1,6 +1,6 @@
 //! Another implementation of BitTorrent, libtorrent, reads what we publish and carries what we need.
 
-use super::harness::{Device, NAME, World, await_agreement};
+use super::harness::{Device, NAME, World, await_agreement, free_ports};
 use super::process::{PATIENCE, Service, run_within};
 use serde_json::Value;
 use std::process::Command;
@@ -74,4 +74,39 @@ fn libtorrent_verifies_the_record_and_downloads_the_version() {
     reader.mount_with(&["--peer", &seeding.line]);
     reader.awaits("text", &b"something to carry".repeat(40_000));
     reader.ok(&["fsck", NAME]);
+}
+
+/// A device that knows a node of each of these.
+fn device_among(world: &World, label: &str, nodes: &[String], link: Option<&str>) -> Device {
+    let device = world.device(label);
+    let mut arguments = vec![if link.is_some() { "join" } else { "create" }, NAME, "--no-passphrase"];
+    nodes.iter().for_each(|node| arguments.extend(["--bootstrap", node]));
+    arguments.extend(["--listen", "127.0.0.1:0", "--poll-interval", "0.5"]);
+    let input = link.unwrap_or_default().as_bytes();
+    run_within(&mut device.command(&arguments), input, PATIENCE).expect(arguments[0]);
+    device.mount();
+    device
+}
+
+#[test]
+fn a_database_lives_on_a_mixed_dht_of_which_a_third_dies() {
+    let world = World::new();
+    let foreign = |count: &str| {
+        let port = free_ports(8);
+        Service::start(&mut helper(&["nodes", &port.to_string(), count]))
+    };
+    let (lasting, dying) = (foreign("8"), foreign("8"));
+    let nodes = [world.bootstrap(), lasting.line.clone(), dying.line.clone()];
+    let a = device_among(&world, "a", &nodes, None);
+    a.write("text", b"over nodes of two kinds");
+    a.sync();
+    drop(dying);
+    a.write("later", b"a third of them is gone");
+    a.sync();
+    let b = device_among(&world, "b", &nodes, Some(&a.link("write")));
+    b.awaits("text", b"over nodes of two kinds");
+    b.awaits("later", b"a third of them is gone");
+    b.write("answer", b"and back");
+    a.awaits("answer", b"and back");
+    await_agreement(&[&a, &b]);
 }

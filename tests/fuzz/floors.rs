@@ -8,6 +8,7 @@ pub mod crypt;
 pub mod image;
 #[path = "../../src/map/mod.rs"]
 pub mod map;
+#[allow(dead_code)]
 #[path = "../../src/net/gossip/message.rs"]
 mod message;
 /// Of the network, what reads messages.

@@ -19,17 +19,29 @@ const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// A frame that cannot be written in this time is the last.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-/// A neighbour may send so many bytes and messages at once, and so many a second.
-const BURST_BYTES: f64 = 64.0 * 1_048_576.0;
-const BYTES_A_SECOND: f64 = 32.0 * 1_048_576.0;
+/// Longer than this nobody is made to wait for one message.
+const WAIT_MAX: Duration = Duration::from_secs(20);
+/// A neighbour may send so many messages at once, and so many a second.
 const BURST_MESSAGES: f64 = 1_000.0;
 const MESSAGES_A_SECOND: f64 = 200.0;
+/// The same in bytes, where no limit was set.
+const BURST_BYTES: f64 = 64.0 * 1_048_576.0;
+const BYTES_A_SECOND: f64 = 32.0 * 1_048_576.0;
 
 /// What is read from a connection.
 pub(super) struct Incoming {
     stream: OwnedReadHalf,
     opener: Opener,
     allowance: Allowance,
+}
+
+/// What may be sent or read without waiting; shared by all connections that one limit holds for.
+pub(super) struct Allowance {
+    bytes: f64,
+    messages: f64,
+    burst_bytes: f64,
+    bytes_a_second: f64,
+    at: Instant,
 }
 
 /// What is written to a connection.
@@ -40,7 +52,11 @@ pub(super) struct Outgoing {
 }
 
 /// Opens a channel over a connection that was dialled.
-pub(super) async fn dial(mut stream: TcpStream, shared: &Secret) -> io::Result<(Incoming, Outgoing)> {
+pub(super) async fn dial(
+    mut stream: TcpStream,
+    shared: &Secret,
+    limit_down: Option<u32>,
+) -> io::Result<(Incoming, Outgoing)> {
     stream.set_nodelay(true)?;
     let (dialer, first) = Dialer::greet(shared);
     let mut second = [0; GREETING_BYTES];
@@ -50,22 +66,26 @@ pub(super) async fn dial(mut stream: TcpStream, shared: &Secret) -> io::Result<(
     };
     timeout(GREETING_DEADLINE, greeting).await??;
     let (sealer, opener) = dialer.finish(shared, &second).ok_or_else(stranger)?;
-    Ok(split(stream, sealer, opener))
+    Ok(split(stream, sealer, opener, limit_down))
 }
 
 /// Opens a channel over a connection that was accepted.
-pub(super) async fn accept(mut stream: TcpStream, shared: &Secret) -> io::Result<(Incoming, Outgoing)> {
+pub(super) async fn accept(
+    mut stream: TcpStream,
+    shared: &Secret,
+    limit_down: Option<u32>,
+) -> io::Result<(Incoming, Outgoing)> {
     stream.set_nodelay(true)?;
     let mut first = [0; GREETING_BYTES];
     timeout(GREETING_DEADLINE, stream.read_exact(&mut first)).await??;
     let (second, sealer, opener) = answer(shared, &first).ok_or_else(stranger)?;
     timeout(GREETING_DEADLINE, stream.write_all(&second)).await??;
-    Ok(split(stream, sealer, opener))
+    Ok(split(stream, sealer, opener, limit_down))
 }
 
-fn split(stream: TcpStream, sealer: Sealer, opener: Opener) -> (Incoming, Outgoing) {
+fn split(stream: TcpStream, sealer: Sealer, opener: Opener, limit_down: Option<u32>) -> (Incoming, Outgoing) {
     let (reading, writing) = stream.into_split();
-    let incoming = Incoming { stream: reading, opener, allowance: Allowance::full() };
+    let incoming = Incoming { stream: reading, opener, allowance: Allowance::full(limit_down) };
     (incoming, Outgoing { stream: writing, sealer, frame: Vec::new() })
 }
 
@@ -84,7 +104,8 @@ impl Incoming {
         if !(FRAME_OVERHEAD..=MESSAGE_BYTES_MAX + FRAME_OVERHEAD).contains(&length) {
             return Err(malformed());
         }
-        self.allowance.spend(length).await;
+        let wait = self.allowance.spend(length);
+        sleep(wait).await;
         // Memory follows what has arrived, not what was announced.
         let mut sealed = Vec::new();
         let mut rest = (&mut self.stream).take(length as u64);
@@ -113,26 +134,27 @@ impl Outgoing {
     }
 }
 
-/// What a neighbour may still send without being slowed down.
-struct Allowance {
-    bytes: f64,
-    messages: f64,
-    at: Instant,
-}
-
 impl Allowance {
-    fn full() -> Allowance {
-        Allowance { bytes: BURST_BYTES, messages: BURST_MESSAGES, at: Instant::now() }
+    /// An allowance that is used up by nobody yet; `limit` in bytes a second.
+    pub(super) fn full(limit: Option<u32>) -> Allowance {
+        let bytes_a_second = limit.map_or(BYTES_A_SECOND, |limit| f64::from(limit.max(1)));
+        let burst_bytes = limit.map_or(BURST_BYTES, f64::from);
+        Allowance {
+            bytes: burst_bytes,
+            messages: BURST_MESSAGES,
+            burst_bytes,
+            bytes_a_second,
+            at: Instant::now(),
+        }
     }
 
-    async fn spend(&mut self, bytes: usize) {
+    /// Takes a message out of it; returns how long to wait before it may be passed.
+    pub(super) fn spend(&mut self, bytes: usize) -> Duration {
         let passed = self.at.elapsed().as_secs_f64();
         self.at = Instant::now();
-        self.bytes = (self.bytes + passed * BYTES_A_SECOND).min(BURST_BYTES) - bytes as f64;
+        self.bytes = (self.bytes + passed * self.bytes_a_second).min(self.burst_bytes) - bytes as f64;
         self.messages = (self.messages + passed * MESSAGES_A_SECOND).min(BURST_MESSAGES) - 1.0;
-        let wait = (-self.bytes / BYTES_A_SECOND).max(-self.messages / MESSAGES_A_SECOND);
-        if wait > 0.0 {
-            sleep(Duration::from_secs_f64(wait)).await;
-        }
+        let wait = (-self.bytes / self.bytes_a_second).max(-self.messages / MESSAGES_A_SECOND);
+        Duration::from_secs_f64(wait.clamp(0.0, WAIT_MAX.as_secs_f64()))
     }
 }

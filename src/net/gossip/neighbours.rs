@@ -1,7 +1,7 @@
 //! Who is connected: dials candidates until there are enough neighbours, accepts others, and hands messages around.
 
 use super::candidates::Candidates;
-use super::link::{self, Incoming, Outgoing};
+use super::link::{self, Allowance, Incoming, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
 use crate::crypt::Secret;
 use crate::net::NetError;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// So many connections are sought.
@@ -46,6 +46,10 @@ pub struct GossipOptions {
     pub torrent_port: u16,
     /// What all neighbours hold.
     pub secret: Secret,
+    /// Bytes a second sent to all neighbours.
+    pub limit_up: Option<u32>,
+    /// Bytes a second read from each.
+    pub limit_down: Option<u32>,
 }
 
 /// A neighbour, for status and as a source of torrents.
@@ -85,6 +89,8 @@ struct Inner {
     state: Mutex<State>,
     wake: Notify,
     next: AtomicU64,
+    up: Mutex<Allowance>,
+    limit_down: Option<u32>,
     fetched: AtomicU64,
     sent: AtomicU64,
     stop: CancellationToken,
@@ -130,6 +136,8 @@ impl Gossip {
             state: Mutex::default(),
             wake: Notify::new(),
             next: AtomicU64::new(0),
+            up: Mutex::new(Allowance::full(options.limit_up)),
+            limit_down: options.limit_down,
             fetched: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             stop: stop.clone(),
@@ -208,7 +216,7 @@ async fn accept_all(inner: Weak<Inner>, listener: TcpListener, stop: Cancellatio
                     state.greeting += 1;
                 }
                 tokio::spawn(async move {
-                    let linked = link::accept(stream, &inner.secret).await;
+                    let linked = link::accept(stream, &inner.secret, inner.limit_down).await;
                     let ended = match linked {
                         Ok(link) => inner.clone().converse(link, from, false).await,
                         Err(error) => {
@@ -273,7 +281,7 @@ impl Inner {
         let began = Instant::now();
         let linked = async {
             let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
-            link::dial(stream, &self.secret).await
+            link::dial(stream, &self.secret, self.limit_down).await
         };
         let ended = match linked.await {
             Ok(link) => {
@@ -389,6 +397,8 @@ impl Inner {
                 _ = ping.tick() => outgoing.write(&Message::Ping.encode()).await?,
             };
             self.sent.fetch_add(written as u64, Ordering::Relaxed);
+            let wait = self.up.lock().spend(written);
+            sleep(wait).await;
         }
     }
 }

@@ -14,6 +14,8 @@ async fn start(secret: u8) -> (Gossip, mpsc::Receiver<Event>) {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         torrent_port: 4_000 + u16::from(secret),
         secret: Secret::new([secret; 32]),
+        limit_up: None,
+        limit_down: None,
     };
     Gossip::start(options).await.unwrap()
 }
