@@ -71,8 +71,8 @@ impl Machine {
             && let Some(seq) = self.next_seq()
         {
             self.putting = true;
-            // What is accepted and not stored was told by somebody: the DHT has what it was seen to have.
-            let cas = self.stored.or(self.seq());
+            // What was told the DHT does not have: it has what it was seen to have, if anything.
+            let cas = if self.is_told() { self.stored } else { self.stored.or(self.seq()) };
             if let Some(first) = self.first_accepted()
                 && let Some(missed) = self.missed.get_mut(&first)
             {

@@ -297,6 +297,10 @@ impl Machine {
             Fetched::Refused if self.role.publishes => self.changed(now),
             _ => {}
         }
+        if self.is_here(&version) {
+            // What kept the last publication from being made may have come with it: a policy, a charter.
+            self.next_publish = self.next_publish.min(now + self.timing.storm);
+        }
         self.forget();
         self.mend(now, jitter);
     }

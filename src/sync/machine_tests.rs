@@ -325,7 +325,9 @@ fn told(machine: &mut Machine, effects: &[Effect], now: Millis) -> Heard {
     };
     let digest = Id([*seq as u8; 32]);
     let heard = Heard { seq: *seq, digest, versions: versions.clone(), sound: true };
-    machine.handle(Input::Told(Some(heard.clone())), now, 0);
+    let put = machine.handle(Input::Told(Some(heard.clone())), now, 0);
+    let told = put.iter().all(|effect| matches!(effect, Effect::PutTold { cas } if *cas < Some(*seq)));
+    assert!(told, "a told record is put as it is, over what the DHT has: {put:?}");
     heard
 }
 
@@ -421,4 +423,21 @@ fn changes_are_published_while_a_fetch_lasts() {
     machine.handle(Input::Fetched(hash(5), Fetched::Current), 1_302, 0);
     assert_eq!(machine.head(), Some(&version(6)));
     assert!(!machine.published_all());
+}
+
+#[test]
+fn a_publication_that_failed_is_tried_again_when_a_version_has_come() {
+    let mut machine = writer();
+    machine.pend();
+    machine.handle(Input::Tick, 0, 0);
+    machine.handle(Input::Neighbours(1), 0, 0);
+    assert!(machine.handle(Input::Polled(Poll::Nothing), 10, 0).contains(&Effect::Publish));
+    machine.handle(Input::Published(Err(())), 11, 0);
+    assert_eq!(machine.handle(Input::Heard(heard(1, &[1])), 20, 0), [Effect::Fetch(version(1))]);
+    machine.handle(Input::Fetched(hash(1), Fetched::Current), 30, 0);
+    assert!(run(&mut machine, 40, 500).contains(&Effect::Publish));
+    let effects = machine.handle(Input::Published(Ok(Some(version(2)))), 510, 0);
+    told(&mut machine, &effects, 511);
+    // The DHT was seen to have nothing.
+    assert!(machine.putting);
 }
