@@ -72,7 +72,8 @@ impl Machine {
         {
             self.putting = true;
             // What was told the DHT does not have: it has what it was seen to have, if anything.
-            let cas = if self.is_told() { self.stored } else { self.stored.or(self.seq()) };
+            let seen = if self.is_told() { self.stored } else { self.stored.or(self.seq()) };
+            let cas = seen.filter(|_| !self.insists);
             if let Some(first) = self.first_accepted()
                 && let Some(missed) = self.missed.get_mut(&first)
             {
@@ -104,7 +105,7 @@ impl Machine {
             && now >= self.next_tell
             && self.unput.is_some()
             && self.next_seq().is_some()
-            && self.first_accepted() != self.head
+            && (self.first_accepted() != self.head || self.disputed())
     }
 
     /// What stands in the accepted record is the head, and the DHT does not have it.
@@ -157,12 +158,17 @@ impl Machine {
             Some(Known::Dead { again } | Known::Waiting { again }) => *again <= now && now != Millis::MAX,
             _ => false,
         };
+        let wanted = self.wanted();
+        wanted.iter().copied().find(is_new).or_else(|| wanted.iter().copied().find(is_due))
+    }
+
+    /// The versions of each accepted value, newest first, down to one that is here.
+    pub(super) fn wanted(&self) -> Vec<VersionRef> {
         let open = |heard: &'_ Heard| {
             let here = |version: &VersionRef| self.is_here(version) && !self.role.keeps_all;
             let end = heard.versions.iter().position(here).unwrap_or(heard.versions.len());
             heard.versions[..end].to_vec()
         };
-        let wanted: Vec<VersionRef> = self.accepted.iter().flat_map(open).collect();
-        wanted.iter().copied().find(is_new).or_else(|| wanted.iter().copied().find(is_due))
+        self.accepted.iter().flat_map(open).collect()
     }
 }

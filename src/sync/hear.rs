@@ -38,6 +38,10 @@ impl Machine {
                 self.mend(now, dice % self.timing.poll.max(1));
             }
         }
+        // Nobody was first: some nodes have an older record than others, and expecting the newest would be refused for ever.
+        if let Some(before) = self.refused.take() {
+            self.insists = self.seq() <= before;
+        }
         self.reachable = true;
         self.polls_done += 1;
     }
@@ -51,6 +55,13 @@ impl Machine {
                 self.accepted.clear();
                 self.fresh_until = now + self.timing.grace;
             }
+        }
+        // Who tells it has it: one that nobody served is tried again.
+        if let Some(first) = heard.versions.first()
+            && matches!(self.known.get(first), Some(Known::Dead { .. }))
+            && self.accepted.iter().all(|known| known.digest != heard.digest)
+        {
+            self.known.remove(first);
         }
         self.widen(vec![heard]);
         self.mend(now, 0);

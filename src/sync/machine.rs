@@ -71,6 +71,10 @@ pub struct Machine {
     pub(super) backoff: Millis,
     pub(super) next_tell: Millis,
     pub(super) hurry: bool,
+    /// The last put was refused, and what was the highest number then, its own among them.
+    pub(super) refused: Option<Option<i64>>,
+    /// Nodes refuse for the sake of a record that nobody finds: they disagree among each other.
+    pub(super) insists: bool,
     /// The time of the last input.
     pub(super) last: Millis,
 }
@@ -125,6 +129,8 @@ impl Machine {
             next_announce: 0,
             next_tell: 0,
             hurry: false,
+            refused: None,
+            insists: false,
             last: 0,
         };
         if let Some(head) = head {
@@ -195,9 +201,11 @@ impl Machine {
             }
         }
         if self.fetching.is_none() && !self.publishing {
-            for known in self.known.values() {
-                if let Known::Dead { again } | Known::Waiting { again } = known {
-                    at = at.min(*again);
+            // Only of what is still wanted: what has been passed over since is never looked at again.
+            for version in self.wanted() {
+                match self.known.get(&version) {
+                    Some(Known::Dead { again } | Known::Waiting { again }) => at = at.min(*again),
+                    _ => {}
                 }
             }
         }
@@ -218,6 +226,34 @@ impl Machine {
     pub fn published_all(&self) -> bool {
         let busy = self.publishing || self.telling || self.putting;
         self.pending.is_none() && self.unput.is_none() && !busy
+    }
+
+    /// What it is at, for logs and tests.
+    pub fn outline(&self) -> String {
+        format!(
+            "seq {:?}, stored {:?}, head {:?}, first {:?}, unput {:?}, mending {:?}, pending {}, polling {}, fetching {:?}, \
+             publishing {}, telling {}, putting {}, reachable {}, neighbours {}, next poll {}, put {}, publish {}, reput {}, last {}, deadline {}",
+            self.seq(),
+            self.stored,
+            self.head.map(|head| head.infohash),
+            self.first_accepted().map(|first| first.infohash),
+            self.unput,
+            self.mending,
+            self.pending.is_some(),
+            self.polling,
+            self.fetching.map(|version| version.infohash),
+            self.publishing,
+            self.telling,
+            self.putting,
+            self.reachable,
+            self.neighbours,
+            self.next_poll,
+            self.next_put,
+            self.next_publish,
+            self.next_reput,
+            self.last,
+            self.deadline(),
+        )
     }
 
     /// How many polls were answered.
@@ -251,6 +287,12 @@ impl Machine {
 
     pub(super) fn first_accepted(&self) -> Option<VersionRef> {
         self.accepted.first()?.versions.first().copied()
+    }
+
+    /// Several values share the highest `seq`, and not all have the head first.
+    pub(super) fn disputed(&self) -> bool {
+        let other = |heard: &Heard| heard.versions.first() != self.head.as_ref();
+        self.accepted.len() > 1 && self.accepted.iter().any(other)
     }
 
     pub(super) fn seq(&self) -> Option<i64> {
@@ -296,6 +338,10 @@ impl Machine {
             Fetched::Merged => self.changed(now),
             Fetched::Refused if self.role.publishes => self.changed(now),
             _ => {}
+        }
+        if self.role.publishes && self.disputed() && self.next_wanted(Millis::MAX).is_none() {
+            // Two values under one number: others hear only one of them. A higher one says what came of both.
+            self.unput.get_or_insert(now + jitter);
         }
         if self.is_here(&version) {
             // What kept the last publication from being made may have come with it: a policy, a charter.
@@ -348,6 +394,7 @@ impl Machine {
         match outcome {
             PutOutcome::Done(heard) => {
                 self.reachable = true;
+                self.insists = false;
                 self.backoff = self.timing.backoff;
                 if self.head.as_ref() == heard.versions.first() {
                     self.unput = None;
@@ -368,6 +415,7 @@ impl Machine {
             }
             PutOutcome::Superseded => {
                 self.reachable = true;
+                self.refused = Some(self.seq().max(self.signed));
                 self.next_poll = now;
                 self.next_put = now + self.backoff;
             }
