@@ -203,9 +203,8 @@ impl Machine {
         if self.fetching.is_none() && !self.publishing {
             // Only of what is still wanted: what has been passed over since is never looked at again.
             for version in self.wanted() {
-                match self.known.get(&version) {
-                    Some(Known::Dead { again } | Known::Waiting { again }) => at = at.min(*again),
-                    _ => {}
+                if let Some(Known::Dead { again } | Known::Waiting { again }) = self.known.get(&version) {
+                    at = at.min(*again);
                 }
             }
         }
