@@ -19,7 +19,5 @@ pub use keys::{AdminKey, DatabaseKey, DeviceKey, database_id, verify};
 pub use link::LinkError;
 pub use passphrase::Argon2Cost;
 pub use record_key::{Purpose, RecordKey};
-pub use seal::{
-    BLOB_OVERHEAD, BlobKind, CHUNK_OVERHEAD, LocalKind, NODE_OVERHEAD, OpenNode, Scope, SealKeys, Tampered,
-};
+pub use seal::{BLOB_OVERHEAD, BlobKind, LocalKind, NODE_OVERHEAD, OpenNode, Scope, SealKeys, Tampered};
 pub use secret::{Context, Secret};

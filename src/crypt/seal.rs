@@ -11,8 +11,6 @@ use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// How much longer a sealed chunk is than its plaintext: the tag. The nonce is part of the id, which the map holds.
-pub const CHUNK_OVERHEAD: usize = TAG_BYTES;
 /// How much longer a sealed node is than its two sections: nonce, length of the logical section, tag.
 pub const NODE_OVERHEAD: usize = NONCE_BYTES + LENGTH_BYTES + TAG_BYTES;
 /// How much longer a sealed blob is than its plaintext: nonce and tag.
@@ -128,18 +126,18 @@ impl SealKeys {
         self.id(&header, plain)
     }
 
-    /// Appends ciphertext ‖ tag of a file's chunk.
+    /// Appends a file's chunk, encrypted to its own length, so that regions hold a whole number of chunks. It needs no tag:
+    /// its nonce is the beginning of its id, and the id, which the map holds, is a keyed hash over all that goes in.
     pub fn seal_chunk(&self, data_id: u64, index: u64, plain: &[u8], out: &mut Vec<u8>) -> Id {
         let header = self.header(CHUNK, 0, [data_id, index], plain.len());
         let id = self.id(&header, plain);
-        out.reserve(plain.len() + CHUNK_OVERHEAD);
         let start = out.len();
         out.extend_from_slice(plain);
-        self.0.cipher.seal_tail(&nonce_of(&id.0), header.associated(), out, start);
+        self.0.cipher.mask(&nonce_of(&id.0), &mut out[start..]);
         id
     }
 
-    /// Opens a file's chunk: tag and id must agree.
+    /// Opens a file's chunk: the id must agree.
     pub fn open_chunk(&self, data_id: u64, index: u64, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, Tampered> {
         self.open_chunk_in_place(data_id, index, id, sealed.to_vec())
     }
@@ -152,25 +150,25 @@ impl SealKeys {
         id: &Id,
         mut sealed: Vec<u8>,
     ) -> Result<Vec<u8>, Tampered> {
-        let length = self.open_chunk_where_it_lies(data_id, index, id, &mut sealed)?;
-        sealed.truncate(length);
+        self.open_chunk_where_it_lies(data_id, index, id, &mut sealed)?;
         Ok(sealed)
     }
 
-    /// Opens a file's chunk in the bytes where it lies, and says how many of them are the plaintext. On an error they
-    /// hold nothing to be shown.
+    /// Opens a file's chunk in the bytes where it lies. On an error they are zeros: nothing is shown that was not checked.
     pub fn open_chunk_where_it_lies(
         &self,
         data_id: u64,
         index: u64,
         id: &Id,
         sealed: &mut [u8],
-    ) -> Result<usize, Tampered> {
-        let length = sealed.len().checked_sub(CHUNK_OVERHEAD).ok_or(Tampered)?;
-        let header = self.header(CHUNK, 0, [data_id, index], length);
-        let opened = self.0.cipher.open_where_it_lies(&nonce_of(&id.0), header.associated(), sealed);
-        let plain = opened.ok_or(Tampered)?;
-        if self.id(&header, plain) == *id { Ok(plain.len()) } else { Err(Tampered) }
+    ) -> Result<(), Tampered> {
+        let header = self.header(CHUNK, 0, [data_id, index], sealed.len());
+        self.0.cipher.mask(&nonce_of(&id.0), sealed);
+        if self.id(&header, sealed) == *id {
+            return Ok(());
+        }
+        sealed.fill(0);
+        Err(Tampered)
     }
 
     /// The id of a map's node.

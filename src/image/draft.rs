@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Zeros left where a draft goes on after an image's fill. A fill that was inferred from the last non-zero byte falls
-/// short of an object whose tag ends in zeros; tags are 16 bytes long, so beyond that lies nothing.
+/// short of an object that ends in zeros; sealed bytes look random, so 16 zeros at an end are as likely as a guessed key.
 pub(super) const GUARD_BYTES: u32 = 16;
 
 /// Segments that may wait for the disk before appending waits too.

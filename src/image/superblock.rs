@@ -8,7 +8,7 @@ pub(super) const SUPERBLOCK_BYTES: usize = 4096;
 /// Where the two lie: far apart, so that one bad spot of the disk does not take both.
 pub(super) const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 512 << 10];
 /// The format of superblock, manifest and tables.
-pub(super) const STORE_FORMAT: u32 = 1;
+pub(super) const STORE_FORMAT: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"kilofsdb";
 const CHECKSUM_BYTES: usize = 32;

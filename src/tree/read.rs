@@ -10,7 +10,6 @@ use super::source::fetch_error;
 use super::view::{Chunk, Origin, View};
 use crate::base::{BlockNumber, Inode};
 use crate::crypt::SealKeys;
-use crate::crypt::seal::CHUNK_OVERHEAD;
 use crate::image::StoreError;
 use crate::map::{FetchError, MapError};
 use std::ops::Range;
@@ -66,8 +65,7 @@ impl Wanted {
         let sealed = &mut out[start..];
         source.read_into(place, sealed).map_err(|error| self.unreadable(error))?;
         let opened = self.keys.open_chunk_where_it_lies(self.data_id, self.index, &id, sealed);
-        out.truncate(start + opened.map_err(|_| self.tampered())?);
-        Ok(())
+        opened.map_err(|_| self.tampered())
     }
 
     fn tampered(&self) -> TreeError {
@@ -75,7 +73,7 @@ impl Wanted {
     }
 
     fn check_length(&self) -> Result<(), TreeError> {
-        let most = (1 << RecordSize::LARGE.log2()) + CHUNK_OVERHEAD;
+        let most = 1 << RecordSize::LARGE.log2();
         if self.pointer.place.length as usize > most { Err(self.tampered()) } else { Ok(()) }
     }
 
@@ -177,8 +175,7 @@ fn append(out: &mut Vec<u8>, bytes: &[u8], range: Range<usize>) {
 
 /// Puts the pieces together.
 fn assemble(pieces: Vec<Piece>, shared: &Shared) -> Result<Vec<u8>, TreeError> {
-    // The last chunk's tag stands behind its plaintext for a moment.
-    let mut out = Vec::with_capacity(pieces.iter().map(Piece::bytes).sum::<usize>() + CHUNK_OVERHEAD);
+    let mut out = Vec::with_capacity(pieces.iter().map(Piece::bytes).sum());
     for piece in pieces {
         match piece {
             Piece::Zeros(count) => out.resize(out.len() + count, 0),
@@ -196,7 +193,7 @@ fn assemble(pieces: Vec<Piece>, shared: &Shared) -> Result<Vec<u8>, TreeError> {
 
 /// Whether a read takes all of a chunk: then nobody will ask for the rest of it soon.
 fn covers(wanted: &Wanted, range: &Range<usize>) -> bool {
-    range.start == 0 && range.end + CHUNK_OVERHEAD >= wanted.pointer.place.length as usize
+    range.start == 0 && range.end >= wanted.pointer.place.length as usize
 }
 
 impl Piece {

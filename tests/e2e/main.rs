@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+mod bulk;
 mod crash;
 mod harness;
 mod interop;

@@ -103,7 +103,9 @@ impl Block {
     /// Id and sealed bytes of a chunk.
     pub fn chunk(&self, data_id: u64, index: u64, plain: &[u8]) -> ([u8; 32], Vec<u8>) {
         let id = self.hash(&self.id, 1, 0, [data_id, index], plain.len(), plain);
-        (id, encrypt(&self.encryption, id.first_chunk().unwrap(), &self.associated(1), plain))
+        let mut sealed = encrypt(&self.encryption, id.first_chunk().unwrap(), &self.associated(1), plain);
+        sealed.truncate(plain.len());
+        (id, sealed)
     }
 
     /// Id and sealed bytes of a node.

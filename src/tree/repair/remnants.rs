@@ -1,7 +1,6 @@
 //! What opens of a damaged block, and what is known to be missing.
 
 use crate::base::{Id, Inode, Place};
-use crate::crypt::CHUNK_OVERHEAD;
 use crate::map::{Entry, FetchError, Remains};
 use crate::tree::inode::{FileType, INLINE_BYTES_MAX, InodeRecord, RecordSize, Timestamp};
 use crate::tree::key::Key;
@@ -141,7 +140,7 @@ impl Remnants {
         let record_size =
             if longest > 1 << RecordSize::SMALL.log2() { RecordSize::LARGE } else { RecordSize::SMALL };
         let (_, _, last) = left.chunks.last()?;
-        let last_bytes = u64::from(last.length).saturating_sub(CHUNK_OVERHEAD as u64);
+        let last_bytes = u64::from(last.length);
         let size = ((end - 1) << record_size.log2()) + last_bytes;
         if !bad.is_empty() {
             self.bad.insert(inode, bad);

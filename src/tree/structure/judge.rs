@@ -2,7 +2,6 @@
 
 use super::{Defect, Flaw, Stopped, Touched};
 use crate::base::{BlockNumber, Inode};
-use crate::crypt::CHUNK_OVERHEAD;
 use crate::map::{Cursor, MapError};
 use crate::tree::inode::{FileType, InodeRecord};
 use crate::tree::key::{self, Key};
@@ -165,14 +164,14 @@ impl<'r, 'v> Judge<'r, 'v> {
         Ok(if beyond || longest > chunk_bytes { Err(Defect::Chunk) } else { Ok(()) })
     }
 
-    /// Plain bytes of the longest chunk of a file.
+    /// Bytes of the longest chunk of a file.
     fn longest_chunk(&self, inode: Inode) -> Result<u64, MapError> {
         let mut cursor = self.cursor(&Key::Chunk(inode, 0).encode());
         let mut longest = 0;
         while let Some(entry) = cursor.next()? {
             match (Key::decode(&entry.key), entry.place) {
                 (Ok(Key::Chunk(other, _)), Some(place)) if other == inode => {
-                    longest = longest.max(u64::from(place.length).saturating_sub(CHUNK_OVERHEAD as u64));
+                    longest = longest.max(u64::from(place.length));
                 }
                 _ => break,
             }

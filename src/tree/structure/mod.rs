@@ -9,7 +9,6 @@ mod judge;
 mod tests;
 
 use crate::base::{BlockNumber, Inode, Place, REGION_BYTES, RegionIndex};
-use crate::crypt::CHUNK_OVERHEAD;
 use crate::map::{Entry, MapError};
 use crate::tree::inode::{FileType, InodeRecord};
 use crate::tree::key::Key;
@@ -176,9 +175,7 @@ impl Changes<'_> {
                 chunk_id(&new.value).map_err(|_| Defect::Malformed)?;
                 let place =
                     new.place.filter(|place| lies_within(*place, image_bytes)).ok_or(Defect::Chunk)?;
-                let plain =
-                    u64::from(place.length).checked_sub(CHUNK_OVERHEAD as u64).filter(|plain| *plain > 0);
-                touched.longest_chunk = touched.longest_chunk.max(plain.ok_or(Defect::Chunk)?);
+                touched.longest_chunk = touched.longest_chunk.max(u64::from(place.length));
                 touched.last_chunk = touched.last_chunk.max(Some(*index));
             }
             Key::Xattr(..) if new.value.len() > XATTR_VALUE_BYTES_MAX => return Err(Defect::Malformed),
