@@ -31,6 +31,9 @@ pub struct Options {
     /// Peers that are tried besides those that the DHT names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<Vec<SocketAddr>>,
+    /// Look for neighbours on the local network; by default everywhere but where the DHT is a private one on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<bool>,
     /// No network at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<bool>,
@@ -81,6 +84,7 @@ impl Options {
             bootstrap: upper.bootstrap.or(self.bootstrap),
             listen: upper.listen.or(self.listen),
             peer: upper.peer.or(self.peer),
+            lan: upper.lan.or(self.lan),
             offline: upper.offline.or(inherited_offline),
             limit_up: upper.limit_up.or(self.limit_up),
             limit_down: upper.limit_down.or(self.limit_down),
@@ -94,8 +98,10 @@ impl Options {
     /// The options with every gap filled.
     pub fn settle(self) -> Settings {
         let poll = self.poll_interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let bootstrap = self.bootstrap.unwrap_or_else(|| PUBLIC_BOOTSTRAP.map(String::from).to_vec());
         Settings {
-            bootstrap: self.bootstrap.unwrap_or_else(|| PUBLIC_BOOTSTRAP.map(String::from).to_vec()),
+            lan: self.lan.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
+            bootstrap,
             listen: self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
             peers: self.peer.unwrap_or_default(),
             offline: self.offline.unwrap_or(false),
@@ -109,6 +115,15 @@ impl Options {
     }
 }
 
+/// Whether these DHT nodes are all on this machine: then what stands on them is a trial, and keeps to itself.
+pub fn all_on_loopback(bootstrap: &[String]) -> bool {
+    let host = |node: &str| node.rsplit_once(':').map_or(node, |(host, _)| host).to_owned();
+    bootstrap
+        .iter()
+        .map(|node| host(node))
+        .all(|host| host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+}
+
 /// Options with every gap filled: what an engine runs with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -118,6 +133,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Peers that are tried besides those that the DHT names.
     pub peers: Vec<SocketAddr>,
+    /// Look for neighbours on the local network.
+    pub lan: bool,
     /// No network at all.
     pub offline: bool,
     /// Bytes per second sent to peers.
@@ -149,6 +166,15 @@ mod tests {
         let settled = saved.under(Options::default()).settle();
         assert_eq!(settled.bootstrap, ["127.0.0.1:1"]);
         assert_eq!(settled.poll_interval, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_trial_on_loopback_keeps_off_the_local_network_unless_asked() {
+        let trial = Options { bootstrap: Some(vec!["127.0.0.1:1".into()]), ..Default::default() };
+        assert!(!trial.clone().settle().lan);
+        assert!(trial.under(Options { lan: Some(true), ..Default::default() }).settle().lan);
+        assert!(Options::default().settle().lan);
+        assert!(!Options { lan: Some(false), ..Default::default() }.settle().lan);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Performs what the sync machine decides: the only place where DHT, swarm, store and tree meet.
 
+use super::config::all_on_loopback;
 use super::core::Core;
 use super::doorbell::Doorbell;
 use super::error::EngineError;
@@ -81,6 +82,7 @@ impl Driver {
         });
         if let Some(news) = news {
             tokio::spawn(driver.clone().converse(news));
+            driver.look_around();
         }
         Ok((driver, receiver))
     }
@@ -90,7 +92,7 @@ impl Driver {
         let listen = core.settings.listen;
         let bind = match listen.ip() {
             IpAddr::V4(ip) if !ip.is_unspecified() => Some(ip),
-            _ if core.settings.bootstrap.iter().all(|node| is_loopback(node)) => Some(Ipv4Addr::LOCALHOST),
+            _ if all_on_loopback(&core.settings.bootstrap) => Some(Ipv4Addr::LOCALHOST),
             _ => None,
         };
         let dht =
@@ -373,11 +375,6 @@ fn first_machine(core: &Core) -> Machine {
         machine.pend();
     }
     machine
-}
-
-fn is_loopback(node: &str) -> bool {
-    let host = node.rsplit_once(':').map_or(node, |(host, _)| host);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn dice() -> u64 {

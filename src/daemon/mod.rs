@@ -27,6 +27,7 @@ pub mod intents;
 mod keys;
 pub mod label;
 pub mod launch;
+mod near;
 mod policy;
 mod publish;
 mod push;

@@ -6,6 +6,7 @@ mod dht;
 mod error;
 mod fetch;
 pub mod gossip;
+mod lan;
 mod nodelay;
 mod session;
 mod storage;
@@ -14,6 +15,7 @@ mod testnet;
 
 pub use dht::{Dht, DhtOptions, Found};
 pub use error::NetError;
+pub use lan::{LAN_PORT, Lan, LanOptions, Nearby};
 pub use session::SwarmOptions;
 pub use swarm::{Swarm, Traffic};
 pub use testnet::Testnet;

@@ -10,6 +10,7 @@ mod interop;
 mod journey;
 mod leaks;
 mod mirror;
+mod near;
 mod policy;
 mod process;
 mod promises;

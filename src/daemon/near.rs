@@ -1,0 +1,54 @@
+//! Neighbours on the local network: found without the DHT, so that two devices on one cable need nothing else.
+
+use super::core::now_seconds;
+use super::drive::Driver;
+use super::exchange::days;
+use crate::crypt::Purpose;
+use crate::net::{LAN_PORT, Lan, LanOptions, Nearby};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// How often to look whether the day, and with it the rendezvous, has changed.
+const DAY_PERIOD: Duration = Duration::from_secs(60);
+
+impl Driver {
+    /// Looks for neighbours on the local network for as long as this engine lives, where that is wanted.
+    pub(super) fn look_around(self: &Arc<Self>) {
+        let Some(net) = self.net().filter(|_| self.core.settings.lan) else { return };
+        let (lan, found) = Lan::start(LanOptions {
+            gossip_port: net.gossip.port(),
+            torrent_port: net.listen.port(),
+            listen: net.listen.ip(),
+            port: LAN_PORT,
+        });
+        tokio::spawn(meet(Arc::downgrade(self), lan, found));
+    }
+
+    fn meet(&self, nearby: Nearby) {
+        let Some(net) = self.net() else { return };
+        tracing::debug!(gossip = %nearby.gossip, "on the local network");
+        self.facts.lock().peers.insert(nearby.torrents, Instant::now());
+        net.gossip.candidates([nearby.gossip], false);
+    }
+}
+
+async fn meet(engine: Weak<Driver>, lan: Lan, mut found: mpsc::Receiver<Nearby>) {
+    let mut announced = Vec::new();
+    let mut nearby = None;
+    // Held only between two waits, so that an engine may end.
+    while let Some(driver) = engine.upgrade() {
+        if let Some(nearby) = nearby.take() {
+            driver.meet(nearby);
+        }
+        let today = days(now_seconds());
+        if today != announced {
+            let key = &driver.core.keys.record;
+            lan.announce(today.iter().map(|day| key.rendezvous(*day, Purpose::Gossip)).collect());
+            announced = today;
+        }
+        drop(driver);
+        nearby = timeout(DAY_PERIOD, found.recv()).await.ok().flatten();
+    }
+}
