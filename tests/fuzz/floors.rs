@@ -8,9 +8,8 @@ pub mod crypt;
 pub mod image;
 #[path = "../../src/map/mod.rs"]
 pub mod map;
-#[allow(dead_code)]
 #[path = "../../src/net/gossip/message.rs"]
-mod message;
+pub mod message;
 /// Of the network, what reads messages.
 pub mod net {
     /// See `kilofs::net::gossip`.

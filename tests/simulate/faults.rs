@@ -4,6 +4,7 @@ use super::bits::Bits;
 use super::device::{Version, reference};
 use super::world::{Event, World};
 use kilofs::base::Id;
+use kilofs::sync::Input;
 
 /// One thing that goes wrong.
 #[derive(Clone, Debug)]
@@ -80,6 +81,30 @@ impl World {
             }
             Fault::Forge => self.forge(),
             Fault::Part(one, other) => self.part(one, other),
+        }
+    }
+
+    pub fn meet(&mut self, one: usize, other: usize) {
+        if self.devices[one].group != self.devices[other].group {
+            return;
+        }
+        for (here, there) in [(one, other), (other, one)] {
+            if self.devices[here].neighbours.insert(there) {
+                let count = self.devices[here].neighbours.len();
+                self.handle(here, Input::Neighbours(count));
+                if let Some(item) = self.devices[here].held.accepted.clone() {
+                    self.say(here, there, item, None);
+                }
+            }
+        }
+    }
+
+    pub fn part(&mut self, one: usize, other: usize) {
+        for (here, there) in [(one, other), (other, one)] {
+            if self.devices[here].neighbours.remove(&there) {
+                let count = self.devices[here].neighbours.len();
+                self.handle(here, Input::Neighbours(count));
+            }
         }
     }
 

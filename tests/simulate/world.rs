@@ -285,7 +285,7 @@ impl World {
         }
     }
 
-    fn say(&mut self, from: usize, to: usize, item: Item, carries: Option<usize>) {
+    pub fn say(&mut self, from: usize, to: usize, item: Item, carries: Option<usize>) {
         self.news_sent += 1;
         let apart = self.devices[from].group != self.devices[to].group;
         if apart || self.dice.percent(self.loss / 2) {
@@ -382,30 +382,6 @@ impl World {
             let wanted = count <= 8 || self.dice.below(count as u64) < 4;
             if other != device && wanted && self.devices[other].machine.is_some() && self.dice.percent(80) {
                 self.meet(device, other);
-            }
-        }
-    }
-
-    pub fn meet(&mut self, one: usize, other: usize) {
-        if self.devices[one].group != self.devices[other].group {
-            return;
-        }
-        for (here, there) in [(one, other), (other, one)] {
-            if self.devices[here].neighbours.insert(there) {
-                let count = self.devices[here].neighbours.len();
-                self.handle(here, Input::Neighbours(count));
-                if let Some(item) = self.devices[here].held.accepted.clone() {
-                    self.say(here, there, item, None);
-                }
-            }
-        }
-    }
-
-    pub fn part(&mut self, one: usize, other: usize) {
-        for (here, there) in [(one, other), (other, one)] {
-            if self.devices[here].neighbours.remove(&there) {
-                let count = self.devices[here].neighbours.len();
-                self.handle(here, Input::Neighbours(count));
             }
         }
     }
