@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Records of which it is remembered that they were told on.
@@ -29,6 +29,9 @@ const TOLD_MAX: usize = 64;
 const ARRIVALS_MAX: usize = 8;
 /// How many runs of bytes a difference is made of at most.
 const SPANS_MAX: usize = 10_000;
+/// How long the base of a difference may take to be taken, and how often it is looked for.
+const BASE_PATIENCE: Duration = Duration::from_millis(500);
+const BASE_PAUSE: Duration = Duration::from_millis(2);
 const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(4);
 
 /// What is on its way between neighbours.
@@ -38,6 +41,8 @@ pub(super) struct Exchanged {
     pub made: Option<Arc<Delta>>,
     /// Versions whose hashes, and perhaps bytes, came with news.
     arrivals: VecDeque<Arrival>,
+    /// The last versions that came whole: several neighbours tell the same.
+    laid: VecDeque<InfoHash>,
     /// Values that were told on, or need not be.
     told: VecDeque<Id>,
     /// News that are told on once their version can be served from here.
@@ -63,7 +68,20 @@ impl Exchanged {
         true
     }
 
+    /// Whether all of a version has come by news already.
+    fn has_all_of(&self, infohash: &InfoHash) -> bool {
+        self.laid.contains(infohash)
+    }
+
     fn arrived(&mut self, arrival: Arrival) {
+        let infohash = arrival.metainfo.infohash();
+        if arrival.incoming.complete() {
+            self.laid.push_back(infohash);
+            if self.laid.len() > TOLD_MAX {
+                self.laid.pop_front();
+            }
+        }
+        self.arrivals.retain(|known| known.metainfo.infohash() != infohash);
         self.arrivals.push_back(arrival);
         if self.arrivals.len() > ARRIVALS_MAX {
             self.arrivals.pop_front();
@@ -201,7 +219,12 @@ impl Driver {
             facts.exchanged.made.clone().filter(|delta| delta.infohash == newest)
         };
         // Saved with the next commit: a number that is used twice after a power cut leads to a merge, not to a loss.
-        self.core.inner().state.accepted = Some(item.clone());
+        {
+            let mut inner = self.core.inner();
+            if inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
+                inner.state.accepted = Some(item.clone());
+            }
+        }
         let delta = delta.map(|delta| Delta::clone(&delta));
         let reached = net.gossip.tell(&Message::News(Box::new(News { item, delta })), None);
         tracing::debug!(seq, reached, version = %newest, "told");
@@ -251,7 +274,8 @@ impl Driver {
             return;
         };
         let is_new = self.facts.lock().exchanged.is_new(heard.digest);
-        let here = self.core.inner().versions.get(&newest).is_some();
+        let here = self.core.inner().versions.get(&newest).is_some()
+            || self.facts.lock().exchanged.has_all_of(&newest);
         let mut complete = false;
         if !here && let Some(delta) = &news.delta {
             if delta.infohash == newest {
@@ -291,12 +315,26 @@ impl Driver {
         }
     }
 
+    /// Whether the base of a difference is here. One that has come by news just before is about to be taken: asking for
+    /// another difference instead would bring its bytes once more.
+    async fn await_base(&self, base: &InfoHash) -> bool {
+        let end = Instant::now() + BASE_PATIENCE;
+        loop {
+            if self.core.inner().versions.get(base).is_some() {
+                return true;
+            }
+            if !self.facts.lock().exchanged.has_all_of(base) || Instant::now() >= end {
+                return false;
+            }
+            tokio::time::sleep(BASE_PAUSE).await;
+        }
+    }
+
     /// Whether all of the version is here now.
     async fn lay_down(&self, net: &Net, from: NeighbourId, delta: Delta) -> bool {
         let infohash = delta.infohash;
         let (core, limit) = (self.core.clone(), self.image_limit());
-        let known = self.core.inner().versions.get(&delta.base).is_some();
-        if !known {
+        if !self.await_base(&delta.base).await {
             self.want(net, from, infohash);
             return false;
         }

@@ -80,10 +80,13 @@ impl Machine {
             self.next_tell = now + self.timing.poll;
             return;
         };
-        self.fresh_until = now + self.timing.grace;
-        if self.seq() < Some(heard.seq) {
-            self.accepted.clear();
+        match self.seq().cmp(&Some(heard.seq)) {
+            std::cmp::Ordering::Less => self.accepted.clear(),
+            std::cmp::Ordering::Equal => {}
+            // Something higher was heard meanwhile: the head is told again, above that.
+            std::cmp::Ordering::Greater => return,
         }
+        self.fresh_until = now + self.timing.grace;
         self.widen(vec![heard]);
     }
 

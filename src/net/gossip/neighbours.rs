@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +25,8 @@ const NEIGHBOURS_MAX: usize = 24;
 const GREETING_MAX: usize = 64;
 /// Messages that wait for a slow neighbour; what comes on top is lost to it until the next.
 const QUEUE_MAX: usize = 64;
+/// The same in bytes.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 const DIAL_PERIOD: Duration = Duration::from_millis(250);
@@ -107,8 +109,31 @@ struct Connected {
     hello: Hello,
     gossip: SocketAddr,
     torrents: SocketAddr,
-    queue: mpsc::Sender<Arc<Vec<u8>>>,
+    queue: Queue,
     end: CancellationToken,
+}
+
+/// What waits to be sent to one neighbour.
+#[derive(Clone)]
+struct Queue {
+    messages: mpsc::Sender<Arc<Vec<u8>>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// Adds a message unless too much is waiting; says whether it did.
+    fn offer(&self, message: Arc<Vec<u8>>) -> bool {
+        let size = message.len();
+        if self.bytes.load(Ordering::Relaxed) + size > QUEUE_BYTES_MAX {
+            return false;
+        }
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        let taken = self.messages.try_send(message).is_ok();
+        if !taken {
+            self.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+        taken
+    }
 }
 
 impl Gossip {
@@ -162,14 +187,14 @@ impl Gossip {
         let encoded = Arc::new(message.encode());
         let state = self.0.inner.state.lock();
         let others = state.neighbours.iter().filter(|(id, _)| Some(**id) != except);
-        others.filter(|(_, neighbour)| neighbour.queue.try_send(encoded.clone()).is_ok()).count()
+        others.filter(|(_, neighbour)| neighbour.queue.offer(encoded.clone())).count()
     }
 
     /// Says something to one neighbour.
     pub fn say(&self, to: NeighbourId, message: &Message) -> bool {
         let state = self.0.inner.state.lock();
         let neighbour = state.neighbours.get(&to);
-        neighbour.is_some_and(|neighbour| neighbour.queue.try_send(Arc::new(message.encode())).is_ok())
+        neighbour.is_some_and(|neighbour| neighbour.queue.offer(Arc::new(message.encode())))
     }
 
     /// Ends the connection to a neighbour that lies.
@@ -312,7 +337,9 @@ impl Inner {
         let (Some(Message::Hello(hello)), _) = greeted?? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not say who it is"));
         };
-        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        let (sender, messages) = mpsc::channel(QUEUE_MAX);
+        let queue = Queue { messages: sender, bytes: Arc::default() };
+        let waiting = queue.bytes.clone();
         let end = self.stop.child_token();
         let connected = Connected {
             hello,
@@ -325,7 +352,7 @@ impl Inner {
         let _ = self.events.send(Event::Met(id)).await;
         let result = tokio::select! {
             result = self.listen_to(id, incoming) => result,
-            result = self.speak(messages, outgoing) => result,
+            result = self.speak(messages, &waiting, outgoing) => result,
             () = end.cancelled() => Ok(()),
         };
         self.state.lock().neighbours.remove(&id);
@@ -355,10 +382,10 @@ impl Inner {
         }
         let others: Vec<SocketAddr> =
             state.neighbours.values().map(|known| known.gossip).take(ADDRESSES_MAX).collect();
-        let _ = connected.queue.try_send(Arc::new(Message::Addresses(others).encode()));
+        let _ = connected.queue.offer(Arc::new(Message::Addresses(others).encode()));
         let news = Arc::new(Message::Addresses(vec![connected.gossip]).encode());
         for known in state.neighbours.values() {
-            let _ = known.queue.try_send(news.clone());
+            let _ = known.queue.offer(news.clone());
         }
         let id = NeighbourId(self.next.fetch_add(1, Ordering::Relaxed));
         state.neighbours.insert(id, connected);
@@ -384,6 +411,7 @@ impl Inner {
     async fn speak(
         &self,
         mut messages: mpsc::Receiver<Arc<Vec<u8>>>,
+        waiting: &AtomicUsize,
         mut outgoing: Outgoing,
     ) -> io::Result<()> {
         let mut ping = interval(PING_PERIOD);
@@ -391,7 +419,10 @@ impl Inner {
         loop {
             let written = tokio::select! {
                 message = messages.recv() => match message {
-                    Some(message) => outgoing.write(&message).await?,
+                    Some(message) => {
+                        waiting.fetch_sub(message.len(), Ordering::Relaxed);
+                        outgoing.write(&message).await?
+                    }
                     None => return Ok(()),
                 },
                 _ = ping.tick() => outgoing.write(&Message::Ping.encode()).await?,
