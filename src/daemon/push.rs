@@ -11,7 +11,7 @@ use super::publish::Made;
 use super::versions::Version as KeptVersion;
 use crate::base::{Id, InfoHash, PieceHashes, PieceIndex};
 use crate::crypt::Purpose;
-use crate::image::{Image, Incoming};
+use crate::image::{Image, Incoming, zero_piece_hash};
 use crate::net::gossip::{Delta, Event, Message, NEWS_BYTES_MAX, NeighbourId, News, PIECES_MAX};
 use crate::record::{Record, SignedItem, VersionRef};
 use crate::sync::{Heard, Input};
@@ -116,7 +116,11 @@ impl Core {
         if changed.len() > PIECES_MAX {
             return Ok(None);
         }
-        let spans = changed_bytes(new, &changed, image.changed_since(&base.image));
+        // Everybody has zeros: a region that was emptied costs its hashes only.
+        let zeros = zero_piece_hash(new.length);
+        let telling: Vec<PieceIndex> =
+            changed.iter().copied().filter(|piece| new.hash_of(*piece) != Some(&zeros)).collect();
+        let spans = changed_bytes(new, &telling, image.changed_since(&base.image));
         let bytes: u64 = spans.iter().map(|span| span.end - span.start).sum();
         let mut carried = Vec::new();
         if bytes <= NEWS_BYTES_MAX as u64 && spans.len() <= SPANS_MAX {

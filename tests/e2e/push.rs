@@ -157,6 +157,31 @@ fn a_small_change_costs_few_bytes() {
 }
 
 #[test]
+fn what_a_change_leaves_empty_costs_nothing() {
+    const CHANGED: usize = 2 << 20;
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("large", &Dice::new(1).bytes(32 << 20));
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    await_agreement(&[&a, &b]);
+    await_neighbours(&[&a, &b]);
+    let before = fetched(&b);
+    let change = Dice::new(2).bytes(CHANGED);
+    let large = OpenOptions::new().write(true).open(a.path("large")).unwrap();
+    large.write_all_at(&change, 8 << 20).unwrap();
+    wait_until("the change is there", || {
+        let mut found = vec![0; change.len()];
+        let file = std::fs::File::open(b.path("large")).unwrap();
+        file.read_exact_at(&mut found, 8 << 20).is_ok() && found == change
+    });
+    await_agreement(&[&a, &b]);
+    // The regions that held what was there before are empty now; that is told by a hash, not by a MiB of zeros.
+    let cost = fetched(&b) - before;
+    assert!(cost < (CHANGED + (512 << 10)) as u64, "{CHANGED} changed bytes cost {cost}");
+}
+
+#[test]
 fn a_neighbour_that_is_killed_and_comes_back_misses_nothing() {
     let world = World::new();
     let a = world.creator("a");
