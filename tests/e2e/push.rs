@@ -170,6 +170,8 @@ fn what_a_change_leaves_empty_costs_nothing() {
     let change = Dice::new(2).bytes(CHANGED);
     let large = OpenOptions::new().write(true).open(a.path("large")).unwrap();
     large.write_all_at(&change, 8 << 20).unwrap();
+    // More than the intent log takes: a commit, after which what was there before is given up.
+    large.sync_all().unwrap();
     wait_until("the change is there", || {
         let mut found = vec![0; change.len()];
         let file = std::fs::File::open(b.path("large")).unwrap();
