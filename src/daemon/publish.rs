@@ -321,6 +321,15 @@ impl Core {
         Ok(Metainfo { hashes })
     }
 
+    /// The hashes of a kept version in pieces of `length`, whatever its own have.
+    pub fn hashes_at(&self, version: &Version, length: PieceLength) -> Result<PieceHashes, EngineError> {
+        let known = self.hashes_of(version)?;
+        if known.length == length {
+            return Ok(known);
+        }
+        Ok(hash_pieces(&self.store, &version.image, length, None, &self.hashing)?)
+    }
+
     /// The piece hashes of a kept version: from the cache, or computed anew if the cache lost them.
     pub fn hashes_of(&self, version: &Version) -> Result<PieceHashes, EngineError> {
         let infohash = version.reference.infohash;

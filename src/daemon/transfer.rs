@@ -222,7 +222,7 @@ impl Driver {
             let kept: Vec<_> = core.inner().versions.iter().cloned().collect();
             let mut bases = Vec::new();
             for version in kept.iter().take(BASES_MAX) {
-                bases.push((version.image.clone(), core.hashes_of(version)?));
+                bases.push((version.image.clone(), core.hashes_at(version, hashes.length)?));
             }
             Ok::<_, EngineError>(Arc::new(core.store.incoming(hashes, &bases)?))
         });
