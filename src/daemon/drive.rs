@@ -194,7 +194,11 @@ impl Driver {
         let Some(net) = &self.net else { return };
         match effect {
             Effect::Poll => {
-                let poll = self.poll(net).await;
+                let poll = self.poll(net, None).await;
+                self.tell(Input::Polled(poll));
+            }
+            Effect::Glance(above) => {
+                let poll = self.poll(net, Some(above)).await;
                 self.tell(Input::Polled(poll));
             }
             Effect::Fetch(version) => {

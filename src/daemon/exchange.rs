@@ -20,9 +20,9 @@ const SECONDS_A_DAY: u32 = 86_400;
 const MIDNIGHT_SECONDS: u32 = 3_600;
 
 impl Driver {
-    pub(super) async fn poll(&self, net: &Net) -> Poll {
+    pub(super) async fn poll(&self, net: &Net, above: Option<i64>) -> Poll {
         let key = self.core.keys.database_public;
-        let found = match net.dht.get(&key, None).await {
+        let found = match net.dht.get(&key, above).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(error = %error_chain(&error), "poll");
@@ -32,13 +32,31 @@ impl Driver {
         let accepted = self.core.inner().state.accepted.as_ref().map(|item| item.seq);
         let highest = found.items.iter().map(|item| item.seq).max();
         let Some(highest) = highest else {
-            return if found.answered > 0 { Poll::Nothing } else { Poll::Unreachable };
+            return match above {
+                _ if found.answered == 0 => Poll::Unreachable,
+                None => Poll::Nothing,
+                Some(_) => {
+                    self.facts.lock().confirmed = Some(Instant::now());
+                    Poll::Unchanged
+                }
+            };
         };
         if Some(highest) >= accepted {
             self.facts.lock().confirmed = Some(Instant::now());
         }
-        let heard: Vec<Heard> = found.items.iter().filter_map(|item| self.hear(item)).collect();
-        if heard.is_empty() { Poll::Nothing } else { Poll::Heard(heard) }
+        let mut heard = Vec::new();
+        for item in &found.items {
+            let Some(one) = self.hear(item) else { continue };
+            if one.sound && accepted < Some(one.seq) {
+                self.tell_found(net, item, &one);
+            }
+            heard.push(one);
+        }
+        match above {
+            _ if !heard.is_empty() => Poll::Heard(heard),
+            None => Poll::Nothing,
+            Some(_) => Poll::Unchanged,
+        }
     }
 
     /// Checks an item and remembers it if it is the highest so far. One that does not open, or whose policy is not

@@ -11,6 +11,7 @@ pub mod config;
 mod conflicts;
 pub mod control;
 pub mod core;
+mod delta;
 mod doorbell;
 mod drive;
 pub mod engine;

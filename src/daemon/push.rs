@@ -4,21 +4,15 @@
 //! Nothing that comes this way is believed: the record is signed, the patched hashes must give the infohash that it
 //! names, every piece must have its hash. What does not fit is dropped, and the torrent brings it.
 
-use super::core::Core;
+use super::delta::Arrival;
 use super::drive::{Driver, Net, error_chain};
-use super::error::EngineError;
-use super::publish::Made;
-use super::versions::Version as KeptVersion;
-use crate::base::{Id, InfoHash, PieceHashes, PieceIndex};
+use crate::base::{Id, InfoHash};
 use crate::crypt::Purpose;
-use crate::image::{Image, Incoming, zero_piece_hash};
-use crate::net::gossip::{Delta, Event, Message, NEWS_BYTES_MAX, NeighbourId, News, PIECES_MAX};
+use crate::net::gossip::{Delta, Event, Message, NeighbourId, News};
 use crate::record::{Record, SignedItem, VersionRef};
 use crate::sync::{Heard, Input};
-use crate::torrent::{Metainfo, difference};
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -27,8 +21,6 @@ use tokio::sync::mpsc;
 const TOLD_MAX: usize = 64;
 /// Versions that have arrived by news and wait to be taken.
 const ARRIVALS_MAX: usize = 8;
-/// How many runs of bytes a difference is made of at most.
-const SPANS_MAX: usize = 10_000;
 /// How long the base of a difference may take to be taken, and how often it is looked for.
 const BASE_PATIENCE: Duration = Duration::from_millis(500);
 const BASE_PAUSE: Duration = Duration::from_millis(2);
@@ -46,13 +38,7 @@ pub(super) struct Exchanged {
     /// Values that were told on, or need not be.
     told: VecDeque<Id>,
     /// News that are told on once their version can be served from here.
-    waiting: VecDeque<(InfoHash, NeighbourId, Message)>,
-}
-
-/// A version that news brought.
-pub(super) struct Arrival {
-    pub metainfo: Metainfo,
-    pub incoming: Arc<Incoming>,
+    waiting: VecDeque<(InfoHash, Option<NeighbourId>, Message)>,
 }
 
 impl Exchanged {
@@ -71,6 +57,13 @@ impl Exchanged {
     /// Whether all of a version has come by news already.
     fn has_all_of(&self, infohash: &InfoHash) -> bool {
         self.laid.contains(infohash)
+    }
+
+    fn wait(&mut self, version: InfoHash, from: Option<NeighbourId>, message: Message) {
+        self.waiting.push_back((version, from, message));
+        if self.waiting.len() > ARRIVALS_MAX {
+            self.waiting.pop_front();
+        }
     }
 
     fn arrived(&mut self, arrival: Arrival) {
@@ -92,122 +85,6 @@ impl Exchanged {
     pub fn take(&mut self, infohash: &InfoHash) -> Option<Arrival> {
         let at = self.arrivals.iter().position(|arrival| arrival.metainfo.infohash() == *infohash)?;
         self.arrivals.remove(at)
-    }
-}
-
-impl Core {
-    /// The difference of a version that was just made to the one before it; none where it is too large to be told.
-    pub(super) fn delta_of(&self, made: &Made, base: &KeptVersion) -> Result<Option<Delta>, EngineError> {
-        let old = self.hashes_of(base)?;
-        self.delta(made.reference.infohash, &made.metainfo.hashes, &made.image, (base, &old))
-    }
-
-    fn delta(
-        &self,
-        infohash: InfoHash,
-        new: &PieceHashes,
-        image: &Image,
-        (base, old): (&KeptVersion, &PieceHashes),
-    ) -> Result<Option<Delta>, EngineError> {
-        if new.length != old.length {
-            return Ok(None);
-        }
-        let changed = difference(old, new);
-        if changed.len() > PIECES_MAX {
-            return Ok(None);
-        }
-        // Everybody has zeros: a region that was emptied costs its hashes only.
-        let zeros = zero_piece_hash(new.length);
-        let telling: Vec<PieceIndex> =
-            changed.iter().copied().filter(|piece| new.hash_of(*piece) != Some(&zeros)).collect();
-        let spans = changed_bytes(new, &telling, image.changed_since(&base.image));
-        let bytes: u64 = spans.iter().map(|span| span.end - span.start).sum();
-        let mut carried = Vec::new();
-        if bytes <= NEWS_BYTES_MAX as u64 && spans.len() <= SPANS_MAX {
-            for span in spans {
-                let mut bytes = vec![0; (span.end - span.start) as usize];
-                self.store.read(image, span.start, &mut bytes)?;
-                carried.push((span.start, bytes));
-            }
-        }
-        let hash = |piece: PieceIndex| Some((piece, *new.hash_of(piece)?));
-        Ok(Some(Delta {
-            base: base.reference.infohash,
-            infohash,
-            image_bytes: new.image_bytes,
-            length: new.length,
-            pieces: changed.into_iter().filter_map(hash).collect(),
-            spans: carried,
-        }))
-    }
-
-    /// Lays a difference over the version that it is to. None where that is not here, or where it does not lead to the
-    /// version that it names.
-    fn lay(&self, delta: &Delta, limit: u64) -> Result<Option<Arrival>, EngineError> {
-        let Some(base) = self.inner().versions.get(&delta.base).cloned() else { return Ok(None) };
-        if delta.image_bytes > limit {
-            return Ok(None);
-        }
-        let mut hashes = self.hashes_of(&base)?;
-        let old = hashes.clone();
-        let count = delta.length.count(delta.image_bytes) as usize;
-        if hashes.length != delta.length || count > hashes.hashes.len() + delta.pieces.len() {
-            return Ok(None);
-        }
-        hashes.image_bytes = delta.image_bytes;
-        hashes.hashes.resize(count, [0; 20]);
-        for (piece, hash) in &delta.pieces {
-            let Some(slot) = hashes.hashes.get_mut(piece.0 as usize) else { return Ok(None) };
-            *slot = *hash;
-        }
-        let metainfo = Metainfo { hashes };
-        if metainfo.infohash() != delta.infohash {
-            return Ok(None);
-        }
-        let incoming = self.store.incoming(metainfo.hashes.clone(), &[(base.image, old)])?;
-        for piece in incoming.missing() {
-            let start = delta.length.start_of(piece);
-            let mut bytes = incoming.basis(piece)?;
-            overlay(&mut bytes, start, &delta.spans);
-            // One that does not fit is fetched.
-            let _ = incoming.accept(piece, &bytes);
-        }
-        Ok(Some(Arrival { metainfo, incoming: Arc::new(incoming) }))
-    }
-}
-
-/// The parts of `ranges` that lie in pieces which differ.
-fn changed_bytes(new: &PieceHashes, changed: &[PieceIndex], ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    let mut spans: Vec<Range<u64>> = Vec::new();
-    let mut pieces = changed.iter().copied().peekable();
-    for range in ranges {
-        while let Some(piece) = pieces.peek().copied() {
-            let start = new.length.start_of(piece);
-            let end = start + new.bytes_of(piece);
-            let (from, to) = (start.max(range.start), end.min(range.end));
-            if from < to {
-                match spans.last_mut() {
-                    Some(last) if last.end == from => last.end = to,
-                    _ => spans.push(from..to),
-                }
-            }
-            if end > range.end {
-                break;
-            }
-            pieces.next();
-        }
-    }
-    spans
-}
-
-/// Writes what of `spans` lies in the piece that begins at `start`.
-fn overlay(piece: &mut [u8], start: u64, spans: &[(u64, Vec<u8>)]) {
-    let end = start + piece.len() as u64;
-    let first = spans.partition_point(|(offset, bytes)| offset + bytes.len() as u64 <= start);
-    for (offset, bytes) in spans[first..].iter().take_while(|(offset, _)| *offset < end) {
-        let (from, to) = ((*offset).max(start), (offset + bytes.len() as u64).min(end));
-        let content = &bytes[(from - offset) as usize..(to - offset) as usize];
-        piece[(from - start) as usize..(to - start) as usize].copy_from_slice(content);
     }
 }
 
@@ -295,14 +172,27 @@ impl Driver {
         if is_new && (complete || here) {
             net.gossip.tell(&message, Some(from));
         } else if is_new {
-            let mut facts = self.facts.lock();
-            let waiting = &mut facts.exchanged.waiting;
-            waiting.push_back((newest, from, message));
-            if waiting.len() > ARRIVALS_MAX {
-                waiting.pop_front();
-            }
+            self.facts.lock().exchanged.wait(newest, Some(from), message);
         }
         self.tell(Input::Heard(heard));
+    }
+
+    /// What a look at the DHT brought is told to the neighbours, who leave some looks to each other: at once if it can
+    /// be fetched from here, else when it can.
+    pub(super) fn tell_found(&self, net: &Net, item: &SignedItem, heard: &Heard) {
+        let Some(newest) = heard.versions.first().map(|version| version.infohash) else { return };
+        let here = self.core.inner().versions.get(&newest).is_some();
+        let mut facts = self.facts.lock();
+        if !facts.exchanged.is_new(heard.digest) {
+            return;
+        }
+        let message = Message::News(Box::new(News { item: item.clone(), delta: None }));
+        if here {
+            drop(facts);
+            net.gossip.tell(&message, None);
+        } else {
+            facts.exchanged.wait(newest, None, message);
+        }
     }
 
     /// Checks an item as a poll does, but leaves it to the next commit to make it durable.
@@ -394,7 +284,7 @@ impl Driver {
         facts.exchanged.waiting = rest;
         drop(facts);
         for (_, from, message) in ready {
-            net.gossip.tell(&message, Some(from));
+            net.gossip.tell(&message, from);
         }
     }
 
@@ -414,36 +304,5 @@ impl Driver {
     /// Where connected neighbours serve torrents.
     pub(super) fn neighbouring_peers(&self, net: &Net) -> Vec<SocketAddr> {
         net.gossip.neighbours().into_iter().map(|neighbour| neighbour.torrents).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
-    use super::*;
-    use crate::base::PieceLength;
-
-    #[test]
-    fn only_bytes_of_pieces_that_differ_are_carried() {
-        let hashes = PieceHashes {
-            length: PieceLength::from_log2(16).unwrap(),
-            image_bytes: 1 << 20,
-            hashes: vec![[0; 20]; 16],
-        };
-        let changed = [1, 2, 5].map(PieceIndex);
-        let spans = changed_bytes(&hashes, &changed, vec![70_000..80_000, 100_000..400_000]);
-        assert_eq!(spans, [70_000..80_000, 100_000..196_608, 327_680..393_216]);
-        assert_eq!(changed_bytes(&hashes, &changed, vec![0..65_536]), []);
-        assert_eq!(changed_bytes(&hashes, &changed, vec![0..1 << 20]), [65_536..196_608, 327_680..393_216]);
-    }
-
-    #[test]
-    fn spans_are_laid_over_the_pieces_that_they_touch() {
-        let spans = vec![(5, vec![1; 10]), (20, vec![2; 4]), (30, vec![3; 10])];
-        let mut piece = vec![0; 12];
-        overlay(&mut piece, 10, &spans);
-        assert_eq!(piece, [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2]);
-        overlay(&mut piece, 28, &spans);
-        assert_eq!(piece[2..], [3; 10]);
     }
 }

@@ -14,7 +14,7 @@ impl Machine {
         }
         if !self.polling && now >= self.next_poll {
             self.polling = true;
-            effects.push(Effect::Poll);
+            effects.push(self.next_look());
         }
         if now >= self.next_reput {
             self.next_reput = now + self.timing.reput;
@@ -40,6 +40,30 @@ impl Machine {
             self.decide_publish(now, &mut effects);
         }
         effects
+    }
+
+    /// Most looks only ask for what is newer. Nothing is seen that way of a DHT that has forgotten the record, nor of
+    /// another value under its number: every few looks, and where something is open, the record itself is asked for.
+    fn next_look(&mut self) -> Effect {
+        let open = self.hurry || self.refused.is_some() || self.insists || self.disputed();
+        let waits = self.unput.is_some() || self.mending.is_some() || self.head.is_none();
+        match self.seq().filter(|_| !open && !waits && self.stored == self.seq()) {
+            Some(above) if self.glances < self.timing.glances_max => {
+                self.glances += 1;
+                Effect::Glance(above)
+            }
+            _ => {
+                self.glances = 0;
+                Effect::Poll
+            }
+        }
+    }
+
+    /// Until the next look. Who has many neighbours leaves some looks to them: what one finds it tells the others. No two
+    /// look at one time for long.
+    pub(super) fn pause(&self, dice: u64) -> Millis {
+        let share = (self.neighbours as Millis / 2).clamp(1, self.timing.share_max);
+        self.timing.poll * share - dice % (self.timing.poll / 8).max(1)
     }
 
     pub(super) fn decide_publish(&mut self, now: Millis, effects: &mut Vec<Effect>) {
@@ -172,3 +196,7 @@ impl Machine {
         self.accepted.iter().flat_map(open).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

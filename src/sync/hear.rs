@@ -11,12 +11,13 @@ impl Machine {
     pub(super) fn polled(&mut self, poll: Poll, now: Millis, dice: u64) {
         self.polling = false;
         self.hurry = false;
-        self.next_poll = now + self.timing.poll;
+        self.next_poll = now + self.pause(dice);
         match poll {
             Poll::Unreachable => {
                 self.reachable = false;
                 return;
             }
+            Poll::Unchanged => {}
             Poll::Nothing => {
                 self.stored = None;
                 self.lost(now, dice);

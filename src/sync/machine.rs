@@ -52,6 +52,8 @@ pub struct Machine {
     pub(super) mending: Option<Millis>,
     pub(super) pending: Option<Burst>,
     pub(super) polling: bool,
+    /// Glances since the last whole look at the record.
+    pub(super) glances: u32,
     pub(super) fetching: Option<VersionRef>,
     /// When the fetch under way began, and what was the head then.
     pub(super) fetch_began: (Millis, Option<VersionRef>),
@@ -117,6 +119,7 @@ impl Machine {
             mending: None,
             pending: None,
             polling: false,
+            glances: 0,
             fetching: None,
             publishing: false,
             putting: false,

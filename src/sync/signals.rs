@@ -34,6 +34,8 @@ pub enum Poll {
     Nothing,
     /// All distinct values with the highest `seq` that was seen.
     Heard(Vec<Heard>),
+    /// Nodes answered a glance: none has anything newer.
+    Unchanged,
 }
 
 /// How a fetch ended.
@@ -99,6 +101,8 @@ pub enum Input {
 pub enum Effect {
     /// Ask the DHT for the record.
     Poll,
+    /// Ask the DHT whether it has a record above this number: nodes that have not, or have forgotten it, send no value.
+    Glance(i64),
     /// Fetch a version, verify it, adopt or merge it.
     Fetch(VersionRef),
     /// Freeze the head, seal, hash, seed.

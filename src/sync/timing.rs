@@ -7,6 +7,10 @@ use super::Millis;
 pub struct Timing {
     /// Between two polls of the record.
     pub poll: Millis,
+    /// So many looks in a row only ask for what is newer.
+    pub glances_max: u32,
+    /// With many neighbours at most so many polls lie between two looks of one device.
+    pub share_max: Millis,
     /// Without a change for so long, a burst of changes is over.
     pub quiet: Millis,
     /// A burst that does not end is published after so long all the same.
@@ -34,6 +38,8 @@ impl Timing {
     pub fn for_poll(poll: Millis) -> Timing {
         Timing {
             poll,
+            glances_max: 3,
+            share_max: 4,
             quiet: 5,
             storm: 250,
             put_spacing: poll.clamp(250, 3_000),

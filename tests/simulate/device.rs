@@ -55,7 +55,7 @@ pub struct Device {
     /// Versions whose bytes came with news.
     pub arrived: BTreeSet<usize>,
     /// News that are told on when their version is here.
-    pub waiting: Vec<(usize, usize, Item)>,
+    pub waiting: Vec<(usize, Option<usize>, Item)>,
     pub postponed: BTreeMap<usize, u32>,
     /// When the next tick is due, so that it is queued only once.
     pub tick: Millis,

@@ -32,18 +32,20 @@ pub struct Dht {
 }
 
 impl Dht {
-    pub fn get(&self, group: u8, dice: &mut Dice) -> Poll {
+    /// Nodes that hold nothing above a number that is named send no value.
+    pub fn get(&self, above: Option<i64>, group: u8, dice: &mut Dice) -> Poll {
         let reached: Vec<_> =
             self.nodes.iter().filter(|node| node.group == group && !dice.percent(self.loss)).collect();
         if reached.is_empty() {
             return Poll::Unreachable;
         }
-        let Some(highest) = reached.iter().filter_map(|node| node.value.as_ref()).map(|item| item.seq).max()
-        else {
-            return Poll::Nothing;
+        let values = reached.iter().filter_map(|node| node.value.as_ref());
+        let sent: Vec<_> = values.filter(|item| above.is_none_or(|above| item.seq > above)).collect();
+        let Some(highest) = sent.iter().map(|item| item.seq).max() else {
+            return if above.is_some() { Poll::Unchanged } else { Poll::Nothing };
         };
         let mut found: Vec<Heard> = Vec::new();
-        for item in reached.iter().filter_map(|node| node.value.as_ref()).filter(|item| item.seq == highest) {
+        for item in sent.into_iter().filter(|item| item.seq == highest) {
             if found.iter().all(|known| known.digest != item.digest) {
                 found.push(item.heard());
             }

@@ -51,7 +51,7 @@ impl Plan {
 pub enum Event {
     Tick(usize, u32),
     Tell(usize, u32, Input),
-    Poll(usize, u32),
+    Poll(usize, u32, Option<i64>),
     Put(usize, u32, Item, Option<i64>),
     Fetch(usize, u32, VersionRef, u32),
     Publish(usize, u32),
@@ -167,19 +167,7 @@ impl World {
                 self.handle(device, Input::Tick);
             }
             Event::Tell(device, life, input) if self.alive(device, life) => self.handle(device, input),
-            Event::Poll(device, life) if self.alive(device, life) => {
-                let poll = self.dht.get(self.devices[device].group, &mut self.dice);
-                if let Poll::Heard(all) = &poll {
-                    for heard in all {
-                        let (seq, digest) = (heard.seq, heard.digest);
-                        let item = Item { seq, digest, versions: heard.versions.clone(), sound: heard.sound };
-                        self.devices[device].accept(&item);
-                    }
-                    let accepted = self.devices[device].held.accepted.clone();
-                    self.devices[device].durable.accepted = accepted;
-                }
-                self.answer(device, life, Input::Polled(poll));
-            }
+            Event::Poll(device, life, above) if self.alive(device, life) => self.look(device, life, above),
             Event::Put(device, life, item, cas) if self.alive(device, life) => {
                 let outcome = self.dht.put(&item, cas, self.devices[device].group, &mut self.dice);
                 if matches!(outcome, PutOutcome::Done(_)) {
@@ -206,6 +194,37 @@ impl World {
             Event::Fault(fault) => self.strike(fault),
             Event::Quiet => self.calm_down(),
             _ => {}
+        }
+    }
+
+    fn look(&mut self, device: usize, life: u32, above: Option<i64>) {
+        let poll = self.dht.get(above, self.devices[device].group, &mut self.dice);
+        if let Poll::Heard(all) = &poll {
+            let before = self.devices[device].held.accepted.as_ref().map(|item| item.seq);
+            for heard in all {
+                let (seq, digest) = (heard.seq, heard.digest);
+                let item = Item { seq, digest, versions: heard.versions.clone(), sound: heard.sound };
+                self.devices[device].accept(&item);
+                if item.sound && before < Some(seq) {
+                    self.tell_found(device, item);
+                }
+            }
+            let accepted = self.devices[device].held.accepted.clone();
+            self.devices[device].durable.accepted = accepted;
+        }
+        self.answer(device, life, Input::Polled(poll));
+    }
+
+    /// Neighbours leave some looks to each other.
+    fn tell_found(&mut self, device: usize, item: Item) {
+        let Some(newest) = item.versions.first().map(number) else { return };
+        if !self.devices[device].is_new(item.digest) {
+            return;
+        }
+        if self.devices[device].held.kept.contains(&newest) {
+            self.spread(device, &item, None, None);
+        } else {
+            self.devices[device].waiting.push((newest, None, item));
         }
     }
 
@@ -239,7 +258,8 @@ impl World {
     fn perform(&mut self, device: usize, life: u32, effect: Effect) {
         let pause = 1 + self.dice.below(60);
         match effect {
-            Effect::Poll => self.after(pause, Event::Poll(device, life)),
+            Effect::Poll => self.after(pause, Event::Poll(device, life, None)),
+            Effect::Glance(above) => self.after(pause, Event::Poll(device, life, Some(above))),
             Effect::Fetch(version) => self.after(pause, Event::Fetch(device, life, version, 0)),
             Effect::Publish => self.after(pause / 4, Event::Publish(device, life)),
             Effect::Tell { versions, seq } => {
@@ -319,7 +339,7 @@ impl World {
         if new && (here || complete) {
             self.spread(to, &item, carries, Some(from));
         } else if new && let Some(newest) = newest {
-            self.devices[to].waiting.push((newest, from, item.clone()));
+            self.devices[to].waiting.push((newest, Some(from), item.clone()));
         }
         self.handle(to, Input::Heard(item.heard()));
     }
@@ -354,7 +374,7 @@ impl World {
         let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(waits, ..)| *waits == wanted);
         self.devices[device].waiting = rest;
         for (_, from, item) in ready {
-            self.spread(device, &item, Some(wanted), Some(from));
+            self.spread(device, &item, Some(wanted), from);
         }
     }
 
