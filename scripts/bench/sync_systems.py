@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 
 PREFIX = os.environ.get("SYNC_NAMESPACES", "kfs")
@@ -48,13 +49,16 @@ class Cable:
         self.down()
         for node in NODES:
             run("ip", "netns", "add", NAMESPACE[node])
-        run("ip", "link", "add", "veth0", "netns", NAMESPACE["A"],
-            "type", "veth", "peer", "name", "veth0", "netns", NAMESPACE["B"])
+        self.connect()
         for node in NODES:
             inside = ("ip", "-n", NAMESPACE[node])
             run(*inside, "link", "set", "lo", "up")
             run(*inside, "addr", "add", ADDRESS[node] + "/24", "dev", "veth0")
             run(*inside, "link", "set", "veth0", "up")
+
+    def connect(self):
+        run("ip", "link", "add", "veth0", "netns", NAMESPACE["A"],
+            "type", "veth", "peer", "name", "veth0", "netns", NAMESPACE["B"])
 
     def down(self):
         for node in NODES:
@@ -82,6 +86,28 @@ class Cable:
             last = now
 
 
+class Line(Cable):
+    """The same with a relay instead of the veth pair: a packet takes so long in each direction, and some are lost."""
+
+    def __init__(self, delay_ms, loss_percent):
+        self.delay_ms, self.loss_percent = delay_ms, loss_percent
+        self.relay = None
+
+    def connect(self):
+        here = os.path.dirname(os.path.abspath(__file__))
+        command = (sys.executable, f"{here}/relay.py", *NAMESPACE.values(), "veth0", str(self.delay_ms), str(self.loss_percent))
+        self.relay = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        if self.relay.stdout.readline() != b"ready\n":
+            raise RuntimeError("the relay does not run: is there a /dev/net/tun?")
+
+    def down(self):
+        if self.relay:
+            self.relay.kill()
+            self.relay.wait()
+            self.relay = None
+        super().down()
+
+
 class System:
     """One system: `start` brings up both nodes, connected, with `path` of each usable; `stop` ends and unmounts them."""
 
@@ -95,6 +121,10 @@ class System:
 
     def start(self):
         raise NotImplementedError
+
+    def cpu_seconds(self, node):
+        """What the node's processes have computed so far, if that can be told."""
+        return None
 
     def stop(self):
         for process in reversed(self.processes):
@@ -161,6 +191,12 @@ class Kilofs(System):
                 run(self.binary, "umount", self.path[node], check=False, timeout=60)
                 run("umount", "-l", self.path[node], check=False)
         super().stop()
+
+    def cpu_seconds(self, node):
+        pid = json.loads(self.kilofs(node, "status", "bench", "--json"))["pid"]
+        with open(f"/proc/{pid}/stat") as file:
+            user, system = file.read().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def device(self, node):
         return ("--home", self.directory(node, "home"), "--no-passphrase")

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod crash;
+mod far;
 mod harness;
 mod interop;
 mod journey;
