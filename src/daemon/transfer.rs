@@ -1,5 +1,6 @@
 //! What goes through the swarm: versions, fetched and seeded.
 
+use super::delta::Arrival;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
 use super::take::Taken;
@@ -105,7 +106,10 @@ impl Driver {
         let infohash = version.infohash;
         let arrival = self.facts.lock().exchanged.take(&infohash);
         let (metainfo, incoming, peers) = match arrival {
-            Some(arrival) => (arrival.metainfo, arrival.incoming, self.neighbouring_peers(net)),
+            Some(Arrival { metainfo, incoming }) => {
+                let incoming = self.refreshed(incoming).await?;
+                (metainfo, incoming, self.neighbouring_peers(net))
+            }
             None => {
                 let (found, peers) = self.metainfo_nearby(net, infohash).await?;
                 let metainfo = match found {
@@ -227,6 +231,23 @@ impl Driver {
             Ok::<_, EngineError>(Arc::new(core.store.incoming(hashes, &bases)?))
         });
         made.await.map_err(|error| EngineError::Other(error.to_string()))?
+    }
+
+    /// What news have begun, with what has come since: versions that were on their way then may hold most of the rest.
+    async fn refreshed(&self, begun: Arc<Incoming>) -> Result<Arc<Incoming>, EngineError> {
+        if begun.complete() {
+            return Ok(begun);
+        }
+        let fresh = self.incoming(begun.hashes()).await?;
+        let filled = tokio::task::spawn_blocking(move || {
+            for piece in fresh.missing().into_iter().filter(|piece| begun.has(*piece)) {
+                let mut bytes = vec![0; fresh.hashes().bytes_of(piece) as usize];
+                begun.read(fresh.hashes().length.start_of(piece), &mut bytes)?;
+                fresh.accept(piece, &bytes)?;
+            }
+            Ok::<_, EngineError>(fresh)
+        });
+        filled.await.map_err(|error| EngineError::Other(error.to_string()))?
     }
 
     pub(super) fn image_limit(&self) -> u64 {
