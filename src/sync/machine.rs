@@ -161,7 +161,8 @@ impl Machine {
         self.last = now;
         if self.next_reput == 0 {
             // Many databases that are started at once do not all put at once; what the DHT has lost, the poll tells.
-            self.next_reput = (now + dice % self.timing.reput.max(1)).max(1);
+            let least = self.timing.reput / 4;
+            self.next_reput = (now + least + dice % (3 * least).max(1)).max(1);
         }
         match input {
             Input::Tick => {}
