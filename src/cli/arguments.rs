@@ -1,8 +1,8 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, join, link, mount, policy, status, sync, testnet,
-    umount,
+    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, policy, status,
+    sync, testnet, umount,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
@@ -91,8 +91,10 @@ pub enum Command {
     Versions(history::Versions),
     /// Copy a file or directory out of a kept version
     Restore(history::Restore),
-    /// Follow, keep and seed a database without showing it
-    Mirror(mount::Mirror),
+    /// Follow, keep and seed databases without showing them
+    Mirror(mirror::Mirror),
+    /// Print metrics of the running engines for Prometheus
+    Metrics(metrics::Metrics),
     /// List the newest changes
     Log(history::Log),
     /// List what differs between two kept versions

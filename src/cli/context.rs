@@ -2,7 +2,7 @@
 
 use super::arguments::{Globals, Network};
 use super::output::Output;
-use super::passphrase::Passphrases;
+use super::passphrase::{Passphrase, Passphrases};
 use crate::crypt::keyring::{self, Keyring, KeyringError};
 use crate::daemon::config::Options;
 use crate::daemon::control::{Failure, FailureKind};
@@ -68,6 +68,12 @@ impl Context {
 
     /// Opens a database's keyring.
     pub fn open_keyring(&self, name: &Name) -> Result<Keyring, Failure> {
+        self.open_keyring_trying(name, &mut Vec::new())
+    }
+
+    /// The same for one of several: a passphrase that opened another is tried before anybody is asked again, and one
+    /// that opens this is added to them.
+    pub fn open_keyring_trying(&self, name: &Name, typed: &mut Vec<Passphrase>) -> Result<Keyring, Failure> {
         let file = self.existing(name)?.keyring;
         let bytes = std::fs::read(&file)
             .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
@@ -83,8 +89,14 @@ impl Context {
         if !keyring::needs_passphrase(&bytes).map_err(damaged)? {
             return keyring::open(&bytes, b"").map_err(damaged);
         }
+        let tries = typed.iter().filter_map(|known| keyring::open(&bytes, known.as_bytes()).ok());
+        if let Some(opened) = tries.into_iter().next() {
+            return Ok(opened);
+        }
         let passphrase = self.passphrases.recall(name, &self.options(name)?)?;
-        keyring::open(&bytes, passphrase.as_bytes()).map_err(damaged)
+        let opened = keyring::open(&bytes, passphrase.as_bytes()).map_err(damaged)?;
+        typed.push(passphrase);
+        Ok(opened)
     }
 
     /// `--home DIR ` as a person would have to repeat it in the next command; empty without one.

@@ -6,9 +6,12 @@ use super::context::Context;
 use super::logging;
 use crate::daemon::control::{Failure, Reply};
 use crate::daemon::engine;
+use crate::daemon::fleet::{self, Fleet};
+use crate::daemon::home::Name;
 use crate::daemon::launch::Launch;
 use clap::Args;
 use rustix::fs::Mode;
+use serde_json::json;
 use std::cell::Cell;
 use std::io::{self, Write};
 
@@ -17,10 +20,13 @@ use std::io::{self, Write};
 pub struct Engine {
     /// For the list of processes only
     name: Option<String>,
+    /// Many engines instead of one
+    #[arg(long)]
+    all: bool,
 }
 
 /// Runs `engine`.
-pub fn run(context: &Context, _: Engine) -> Outcome {
+pub fn run(context: &Context, command: Engine) -> Outcome {
     // The child of a mount leads no group yet; were it to, it would keep its session, and that only means more signals.
     _ = rustix::process::setsid();
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
@@ -34,6 +40,9 @@ pub fn run(context: &Context, _: Engine) -> Outcome {
         // Whoever started this may have given up waiting; a mount that works goes on all the same.
         _ = stdout.write_all(&line).and_then(|()| stdout.flush());
     };
+    if command.all {
+        return reported(&told, &tell, run_all(context, &tell));
+    }
     let launched = Launch::read(io::stdin().lock()).map_err(|error| Failure::failed(error.to_string()));
     // No directory is pinned by an engine that lives long.
     let launched = launched.and_then(|launch| {
@@ -45,6 +54,11 @@ pub fn run(context: &Context, _: Engine) -> Outcome {
             Err(failure) => tell(Reply::Failed(failure)),
         })
     });
+    reported(&told, &tell, outcome)
+}
+
+/// A failure that nobody was told yet is told instead of being printed.
+fn reported(told: &Cell<bool>, tell: &impl Fn(Reply), outcome: Outcome) -> Outcome {
     match outcome {
         Err(failure) if !told.get() => {
             tell(Reply::Failed(failure));
@@ -52,4 +66,16 @@ pub fn run(context: &Context, _: Engine) -> Outcome {
         }
         other => other,
     }
+}
+
+fn run_all(context: &Context, tell: &impl Fn(Reply)) -> Outcome {
+    let failed = |error: io::Error| Failure::failed(error.to_string());
+    let fleet = Fleet::read(io::stdin().lock()).map_err(failed)?;
+    std::env::set_current_dir("/").map_err(failed)?;
+    let home = fleet.home.clone();
+    let log_of = |name: &Name| logging::of_one_in_file(context.verbose, name, &home.database(name).log);
+    fleet::serve(fleet, log_of, |mustered| match mustered {
+        Ok(mustered) => tell(Reply::Done(json!(mustered))),
+        Err(failure) => tell(Reply::Failed(failure)),
+    })
 }

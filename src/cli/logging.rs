@@ -1,6 +1,11 @@
 //! Where the log goes and how much it says. `KILOFS_LOG` takes a `tracing` filter for those who want one module.
 
-use std::io::IsTerminal;
+use super::background;
+use crate::daemon::home::Name;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
 
 /// What `-v`, `-vv` and more mean, for a command and for an engine, which says more from the start.
@@ -18,15 +23,53 @@ pub fn of_engine(verbose: u8) {
 }
 
 fn start(verbose: u8, colours: bool) {
-    let level = LEVELS[usize::from(verbose).min(LEVELS.len() - 1)];
-    // Other crates say their warnings only, until the most detailed level.
-    let others = if usize::from(verbose) < LEVELS.len() { "error" } else { "debug" };
-    let filter = EnvFilter::try_from_env("KILOFS_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{others},kilofs={level}")));
     // A second start in one process keeps the first: a command that becomes an engine in the foreground.
     _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(verbose))
         .with_ansi(colours)
         .with_writer(std::io::stderr)
         .try_init();
+}
+
+fn filter(verbose: u8) -> EnvFilter {
+    let level = LEVELS[usize::from(verbose).min(LEVELS.len() - 1)];
+    // Other crates say their warnings only, until the most detailed level.
+    let others = if usize::from(verbose) < LEVELS.len() { "error" } else { "debug" };
+    EnvFilter::try_from_env("KILOFS_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("{others},kilofs={level}")))
+}
+
+/// The log of one engine among others on the stderr that they share: each line begins with the database's name.
+pub fn of_one(verbose: u8, name: &Name) -> Dispatch {
+    let prefix = format!("{name}: ");
+    let log = tracing_subscriber::fmt().with_env_filter(filter(verbose.saturating_add(ENGINE_LEVEL)));
+    log.with_ansi(false).with_writer(move || Prefixed(prefix.clone())).into()
+}
+
+/// The log of one engine among others in a file of its own; where that cannot be had, the one that they share.
+pub fn of_one_in_file(verbose: u8, name: &Name, file: &Path) -> Dispatch {
+    match background::open_log(file) {
+        Ok(file) => {
+            let log = tracing_subscriber::fmt().with_env_filter(filter(verbose.saturating_add(ENGINE_LEVEL)));
+            log.with_ansi(false).with_writer(Mutex::new(file)).into()
+        }
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "the log of a database cannot be opened");
+            of_one(verbose, name)
+        }
+    }
+}
+
+/// Writes whole events, each in one piece.
+struct Prefixed(String);
+
+impl Write for Prefixed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(&[self.0.as_bytes(), bytes].concat())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -17,6 +17,8 @@ mod history;
 mod join;
 mod link;
 mod logging;
+mod metrics;
+mod mirror;
 mod mount;
 mod output;
 mod passphrase;
@@ -62,13 +64,14 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Link(command) => link::run(&context, command),
         Command::Join(command) => join::run(&context, command),
         Command::Mount(command) => mount::mount(&context, command),
-        Command::Mirror(command) => mount::mirror(&context, command),
+        Command::Mirror(command) => mirror::run(&context, command),
         Command::Umount(command) => umount::run(&context, command),
         Command::Status(command) => status::run(&context, command),
         Command::Sync(command) => sync::run(&context, command),
         Command::Block(command) => block::run(&context, command),
         Command::Policy(command) => policy::run(&context, command),
         Command::Versions(command) => history::versions(&context, command),
+        Command::Metrics(command) => metrics::run(&context, command),
         Command::Log(command) => history::log(&context, command),
         Command::Diff(command) => history::diff(&context, command),
         Command::Restore(command) => history::restore(&context, command),

@@ -1,4 +1,4 @@
-//! `kilofs mount` and `kilofs mirror`: an engine in the background, or here with `-f`.
+//! `kilofs mount`: an engine in the background, or here with `-f`.
 
 use super::Outcome;
 use super::background;
@@ -43,17 +43,6 @@ pub struct Mount {
     options: Vec<String>,
 }
 
-/// Follows a database, keeps and seeds it, puts its record again; shows nothing and needs no key that opens it.
-#[derive(Args)]
-pub struct Mirror {
-    /// The database
-    #[arg(value_parser = Name::new)]
-    name: Name,
-    /// Stay in the foreground, with the log on stderr
-    #[arg(short, long)]
-    foreground: bool,
-}
-
 /// Runs `mount`.
 pub fn mount(context: &Context, command: Mount) -> Outcome {
     let directory = mountpoint(&command.directory)?;
@@ -66,15 +55,9 @@ pub fn mount(context: &Context, command: Mount) -> Outcome {
     start(context, command.name, Role::Mount { directory, options }, command.foreground)
 }
 
-/// Runs `mirror`.
-pub fn mirror(context: &Context, command: Mirror) -> Outcome {
-    ensure_idle(context, &command.name)?;
-    start(context, command.name, Role::Mirror, command.foreground)
-}
-
-fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome {
-    let mut keyring = context.open_keyring(&name)?;
-    let held = keyring.capability.kind();
+/// Starts the engine of one database, in the background or here.
+pub fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome {
+    let keyring = context.open_keyring(&name)?;
     let is_mirror = role == Role::Mirror;
     if keyring.capability.kind() == Kind::Mirror && !is_mirror {
         let message = format!(
@@ -89,12 +72,8 @@ fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome
             format!("-o {ADMIN_OPTION} needs the admin key, which {name} does not have on this device");
         return Err(Failure::new(FailureKind::Refused, message));
     }
-    // The admin seed stays in this process unless it is asked for: an engine lives long.
-    if let (false, Some(weaker)) = (as_admin, keyring.capability.weakened(Kind::Write)) {
-        keyring.capability = weaker;
-    }
     let options = context.options(&name)?;
-    let launch = Launch { home: context.home.clone(), name, keyring, held, options, role };
+    let launch = Launch::new(context.home.clone(), name, keyring, options, role);
     let output = context.output;
     let usable = move |name: &Name, readiness: Value| {
         for warning in readiness["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -147,7 +126,8 @@ fn mountpoint(given: &Path) -> Result<PathBuf, Failure> {
     Ok(parent.canonicalize().map_or(absolute.clone(), |parent| parent.join(last)))
 }
 
-fn ensure_idle(context: &Context, name: &Name) -> Outcome {
+/// Fails where an engine runs the database already.
+pub fn ensure_idle(context: &Context, name: &Name) -> Outcome {
     let paths = context.existing(name)?;
     let end = Instant::now() + ENDING_PATIENCE;
     let answer = loop {
@@ -170,6 +150,6 @@ fn ensure_idle(context: &Context, name: &Name) -> Outcome {
                 "{name} is mounted at {directory}{process} already; `kilofs umount {directory}` ends that"
             )
         }
-        None => format!("{name} is kept{process} already; `kilofs umount {name}` ends that"),
+        None => format!("{name} is mirrored{process} already; `kilofs umount {name}` ends that"),
     }))
 }

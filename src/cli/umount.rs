@@ -65,7 +65,8 @@ pub fn run(context: &Context, Umount { target }: Umount) -> Outcome {
             return Err(Failure::failed(message));
         }
     };
-    if let Some(process) = process {
+    // The other engines of that process go on; this one has closed its store before it answered.
+    if let Some(process) = process.filter(|_| !status.shares_process) {
         process.wait(END_DEADLINE)?;
     }
     drop(progress);

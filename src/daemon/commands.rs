@@ -27,6 +27,8 @@ pub struct Desk {
     pub driver: Arc<Driver>,
     /// Whether this process is an engine, or only answers one command.
     pub serving: bool,
+    /// Whether other engines live in this process, so that its end is not this one's.
+    pub among: bool,
     /// Where it is mounted.
     pub mounted_at: Option<String>,
 }
@@ -61,7 +63,8 @@ impl Desk {
 
     /// The status object.
     pub fn status(&self) -> Value {
-        let status = status(&self.core, Some(&self.driver), self.serving, self.mounted_at.clone());
+        let mut status = status(&self.core, Some(&self.driver), self.serving, self.mounted_at.clone());
+        status.shares_process = self.among;
         serde_json::to_value(status).unwrap_or(Value::Null)
     }
 

@@ -55,6 +55,9 @@ pub struct Options {
     /// The largest image that is fetched, in MiB; by default the free space of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_mib_max: Option<u64>,
+    /// What the store of a mirror may take, in bytes: a number, or text such as "20G".
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional")]
+    pub mirror_quota: Option<u64>,
 }
 
 impl Options {
@@ -92,6 +95,7 @@ impl Options {
             passphrase_command: upper.passphrase_command.or(self.passphrase_command),
             cache_mib: upper.cache_mib.or(self.cache_mib),
             image_mib_max: upper.image_mib_max.or(self.image_mib_max),
+            mirror_quota: upper.mirror_quota.or(self.mirror_quota),
         }
     }
 
@@ -111,6 +115,8 @@ impl Options {
             cache_bytes: self.cache_mib.unwrap_or(CACHE_MIB_DEFAULT).max(8) << 20,
             image_bytes_max: self.image_mib_max.map(|mib| mib << 20),
             rescue: false,
+            mirrors: false,
+            mirror_quota_bytes: self.mirror_quota,
         }
     }
 }
@@ -149,6 +155,10 @@ pub struct Settings {
     pub image_bytes_max: Option<u64>,
     /// Open what is left of a damaged store; nothing is written before it is repaired.
     pub rescue: bool,
+    /// Keep what others need: every version of the record, within the quota.
+    pub mirrors: bool,
+    /// What the store of a mirror may take, in bytes.
+    pub mirror_quota_bytes: Option<u64>,
 }
 
 #[cfg(test)]
@@ -183,6 +193,21 @@ mod tests {
         assert!(saved.clone().under(Options::default()).settle().offline);
         let flags = Options { peer: Some(vec!["127.0.0.1:2".parse().unwrap()]), ..Default::default() };
         assert!(!saved.under(flags).settle().offline);
+    }
+
+    #[test]
+    fn a_quota_is_a_number_or_a_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("config.toml");
+        for (text, bytes) in [("3000000", 3_000_000), ("\"20G\"", 20 << 30)] {
+            std::fs::write(&file, format!("mirror-quota = {text}")).unwrap();
+            let options = Options::read(&file).unwrap();
+            assert_eq!(options.mirror_quota, Some(bytes));
+            options.write(&file).unwrap();
+            assert_eq!(Options::read(&file).unwrap(), options);
+        }
+        std::fs::write(&file, "mirror-quota = \"much\"").unwrap();
+        assert!(Options::read(&file).is_err());
     }
 
     #[test]

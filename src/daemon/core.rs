@@ -14,6 +14,7 @@ use super::keys::Keys;
 use super::label::Label;
 use super::state::State;
 use super::versions::{Version, Versions};
+use super::work::Work;
 use crate::base::{BlockNumber, Id, InfoHash, Place, SessionId};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::link::Kind;
@@ -84,21 +85,6 @@ pub struct Inner {
     pub entries: BTreeMap<BlockNumber, Listed>,
     /// Blocks of which the head version's state was refused: what it shows there was never opened nor counted.
     pub spoilt: BTreeSet<BlockNumber>,
-}
-
-/// Work done since the start.
-#[derive(Default)]
-pub struct Work {
-    /// Versions published.
-    pub published: AtomicU64,
-    /// Versions adopted.
-    pub adopted: AtomicU64,
-    /// Versions merged.
-    pub merged: AtomicU64,
-    /// Commits of the store.
-    pub commits: AtomicU64,
-    /// Batches written to the intent log.
-    pub logged: AtomicU64,
 }
 
 /// One database at one device.

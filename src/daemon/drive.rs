@@ -53,6 +53,8 @@ pub(super) struct Facts {
     pub seeded: BTreeSet<InfoHash>,
     pub meters: (u64, u64),
     pub exchanged: super::push::Exchanged,
+    /// Versions for which there is no room.
+    pub unfit: BTreeMap<InfoHash, super::quota::Unfit>,
 }
 
 impl Driver {
@@ -312,6 +314,11 @@ impl Driver {
         self.notify(changes);
     }
 
+    /// Seconds since this engine started.
+    pub fn uptime_seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
     /// Seconds since the DHT last confirmed that nothing is newer.
     pub fn confirmed_seconds_ago(&self) -> Option<f64> {
         Some(self.facts.lock().confirmed?.elapsed().as_secs_f64())
@@ -363,7 +370,7 @@ impl Driver {
 fn first_machine(core: &Core) -> Machine {
     let inner = core.inner();
     let poll = u64::try_from(core.settings.poll_interval.as_millis()).unwrap_or(u64::MAX);
-    let role = Role { publishes: core.keys.publishes(), keeps_all: core.tree.is_none() };
+    let role = Role { publishes: core.keys.publishes(), keeps_all: core.keeps_all() };
     let accepted = inner.state.accepted.as_ref().and_then(|item| {
         let record = Record::decode(&core.keys.record, &item.value).ok()?;
         let digest = Id(*blake3::hash(&item.value).as_bytes());

@@ -13,7 +13,7 @@ use crate::fuse::{MountOptions, Mounted, Unmount};
 use crate::sync::Input;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,17 +37,29 @@ const SOCKET_MODE: u32 = 0o600;
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(60);
 /// For a question that was sent as somebody else unmounted.
 const ASKER_PATIENCE: Duration = Duration::from_millis(500);
+/// How long who asked may take to read the answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs an engine until it is stopped by command, by signal, or by an unmount. `ready` is called once, when it is
 /// usable or has failed.
 pub fn serve(launch: Launch, ready: impl FnOnce(Result<Value, Failure>)) -> Result<(), Failure> {
-    let runtime = runtime()?;
+    serve_on(runtime()?, launch, false, ready).map(drop)
+}
+
+/// The same on a runtime of the caller's, which ends with the engine: whatever the engine left running, and with it
+/// the store's lock, is gone on return. `among` says that other engines live in this process. Tells whether a command
+/// asked for the end.
+pub(super) fn serve_on(
+    runtime: tokio::runtime::Runtime,
+    launch: Launch,
+    among: bool,
+    ready: impl FnOnce(Result<Value, Failure>),
+) -> Result<bool, Failure> {
     let result = runtime.block_on(async {
-        match Engine::start(launch).await {
+        match Engine::start(launch, among).await {
             Ok(engine) => {
                 ready(Ok(engine.desk.status()));
-                engine.run().await;
-                Ok(())
+                Ok(engine.run().await)
             }
             Err(failure) => {
                 ready(Err(failure.clone()));
@@ -56,7 +68,29 @@ pub fn serve(launch: Launch, ready: impl FnOnce(Result<Value, Failure>)) -> Resu
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(2));
-    result
+    let Some((mut asker, stopped)) = result? else { return Ok(false) };
+    let mut answered = || -> io::Result<()> {
+        let mut line = serde_json::to_vec(&Reply::Done(json!(stopped)))?;
+        line.push(b'\n');
+        asker.set_nonblocking(false)?;
+        asker.set_write_timeout(Some(ANSWER_PATIENCE))?;
+        asker.write_all(&line)
+    };
+    // Whoever asked may be gone; the engine has ended all the same.
+    _ = answered();
+    Ok(true)
+}
+
+/// A runtime for one engine among others: one worker, and all its threads write to the engine's log.
+pub(super) fn runtime_among_others(log: &tracing::Dispatch) -> Result<tokio::runtime::Runtime, Failure> {
+    let log = log.clone();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        // The guard would give the thread its old log back, but the thread never works for anybody else.
+        .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -84,7 +118,7 @@ pub fn local(launch: Launch) -> Result<Local, Failure> {
     let stop = Arc::new(Notify::new());
     // A repair works on what is there; nothing may be taken over meanwhile, and nothing be published.
     let task = (!core.settings.rescue).then(|| runtime.spawn(driver.clone().run(inputs, stop.clone())));
-    let desk = Arc::new(Desk { core, driver, serving: false, mounted_at: None });
+    let desk = Arc::new(Desk { core, driver, serving: false, among: false, mounted_at: None });
     Ok(Local { runtime: Some(runtime), desk, stop, task })
 }
 
@@ -118,6 +152,7 @@ fn open_core(launch: Launch, as_admin: bool) -> Result<Arc<Core>, Failure> {
         .map_err(|error| Failure::failed(format!("cannot prepare the home of {}: {error}", launch.name)))?;
     let mut settings = launch.options.settle();
     settings.rescue = matches!(launch.role, Role::Command { rescue: true, .. });
+    settings.mirrors = launch.role == Role::Mirror;
     let core = Core::open(launch.name, paths, launch.keyring, launch.held, settings, as_admin);
     core.map(Arc::new).map_err(Failure::from)
 }
@@ -139,7 +174,7 @@ enum End {
 }
 
 impl Engine {
-    async fn start(launch: Launch) -> Result<Arc<Engine>, Failure> {
+    async fn start(launch: Launch, among: bool) -> Result<Arc<Engine>, Failure> {
         let role = launch.role.clone();
         let as_admin =
             matches!(&role, Role::Mount { options, .. } if options.iter().any(|option| option == "admin"));
@@ -158,7 +193,8 @@ impl Engine {
             Role::Mount { directory, .. } => Some(directory.display().to_string()),
             _ => None,
         };
-        let desk = Arc::new(Desk { core: core.clone(), driver: driver.clone(), serving: true, mounted_at });
+        let desk =
+            Arc::new(Desk { core: core.clone(), driver: driver.clone(), serving: true, among, mounted_at });
         let mounted = match role {
             Role::Mount { directory, options } => {
                 let desk = desk.clone();
@@ -179,8 +215,9 @@ impl Engine {
         }))
     }
 
-    async fn run(self: &Arc<Self>) {
-        let Some(inputs) = self.inputs.lock().take() else { return };
+    /// Runs to the end; the command that asked for it, if any, is to be answered when all is over.
+    async fn run(self: &Arc<Self>) -> Option<(std::os::unix::net::UnixStream, Stopped)> {
+        let inputs = self.inputs.lock().take()?;
         let stop = Arc::new(Notify::new());
         let driving = tokio::spawn(self.desk.driver.clone().run(inputs, stop.clone()));
         let persisting = tokio::spawn(persist_regularly(self.desk.core.clone()));
@@ -209,10 +246,8 @@ impl Engine {
         stop.notify_one();
         let _ = tokio::time::timeout(Duration::from_secs(2), driving).await;
         let _ = std::fs::remove_file(&self.desk.core.paths.socket);
-        if let Some(answer) = answer {
-            let pending_bytes = if published { 0 } else { self.desk.core.pending_bytes().max(1) };
-            respond(answer, &Reply::Done(json!(Stopped { pending_bytes }))).await;
-        }
+        let pending_bytes = if published { 0 } else { self.desk.core.pending_bytes().max(1) };
+        Some((answer?.into_std().ok()?, Stopped { pending_bytes }))
     }
 
     async fn persist(&self) {
@@ -339,7 +374,7 @@ async fn persist_regularly(core: Arc<Core>) {
 async fn respond(mut stream: UnixStream, reply: &Reply) {
     let Ok(mut line) = serde_json::to_vec(reply) else { return };
     line.push(b'\n');
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(&line)).await;
+    let _ = tokio::time::timeout(ANSWER_PATIENCE, stream.write_all(&line)).await;
 }
 
 fn mount(desk: Arc<Desk>, directory: &Path, options: &[String]) -> Result<Arc<Mounted>, Failure> {

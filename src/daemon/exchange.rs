@@ -1,6 +1,6 @@
 //! What goes over the DHT: the record, heard and put, and the rendezvous of peers.
 
-use super::core::now_seconds;
+use super::core::{Core, now_seconds};
 use super::drive::{Driver, Net, error_chain};
 use crate::base::Id;
 use crate::crypt::Purpose;
@@ -128,6 +128,7 @@ impl Driver {
         match net.dht.put(&item, cas).await {
             Ok(stored) => {
                 tracing::info!(seq, stored, "record put");
+                Core::count(&self.core.done.puts);
                 let mut inner = self.core.inner();
                 if inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
                     inner.state.accepted = Some(item.clone());
@@ -170,11 +171,13 @@ impl Driver {
             match net.dht.put(&item, None).await {
                 Ok(stored) => {
                     tracing::info!(seq = item.seq, stored, "record put back");
+                    Core::count(&self.core.done.reputs);
                     net.gossip.tell(&Message::Kept(item.seq), None);
                 }
                 Err(error) => tracing::debug!(error = %error_chain(&error), "the record was not put back"),
             }
         }
+        self.reput_lifeline(net).await;
     }
 
     pub(super) async fn announce(&self, net: &Net) {
@@ -187,6 +190,19 @@ impl Driver {
             if let Err(error) = net.dht.announce(infohash, net.gossip.port()).await {
                 tracing::debug!(error = %error_chain(&error), "not announced to neighbours");
             }
+        }
+    }
+
+    /// Nodes forget the lifeline as they forget the record: it is put back with it, as it was signed.
+    async fn reput_lifeline(&self, net: &Net) {
+        let item = self.core.inner().state.lifeline.clone();
+        let Some(item) = item else { return };
+        match net.dht.put(&item, None).await {
+            Ok(stored) => {
+                tracing::info!(counter = item.seq, stored, "lifeline put back");
+                Core::count(&self.core.done.reputs);
+            }
+            Err(error) => tracing::debug!(error = %error_chain(&error), "the lifeline was not put back"),
         }
     }
 

@@ -119,6 +119,11 @@ impl Home {
         Ok(Home { config: path()?, data: path()?, log: path()?, runtime: path()? })
     }
 
+    /// The log of a process of many engines; every database has one of its own besides, and theirs end in `.log`.
+    pub fn common_log(&self) -> PathBuf {
+        self.log.join("mirror-all")
+    }
+
     /// The file with the options that hold for every database.
     pub fn config_file(&self) -> PathBuf {
         self.config.join("config.toml")

@@ -55,6 +55,17 @@ pub enum Role {
 }
 
 impl Launch {
+    /// A launch that holds no more than its role needs: the admin seed stays behind unless a mount asks for it.
+    pub fn new(home: Home, name: Name, mut keyring: Keyring, options: Options, role: Role) -> Launch {
+        let held = keyring.capability.kind();
+        let as_admin =
+            matches!(&role, Role::Mount { options, .. } if options.iter().any(|option| option == "admin"));
+        if let (false, Some(weaker)) = (as_admin, keyring.capability.weakened(Kind::Write)) {
+            keyring.capability = weaker;
+        }
+        Launch { home, name, keyring, held, options, role }
+    }
+
     /// The bytes for the pipe to an engine that runs on its own: home, name, options as JSON, role, keyring. Only a
     /// mount or a mirror is started that way.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {

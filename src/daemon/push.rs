@@ -232,6 +232,9 @@ impl Driver {
             self.want(net, from, infohash);
             return false;
         }
+        if !self.has_room_for_news(net, &delta).await {
+            return false;
+        }
         match tokio::task::spawn_blocking(move || core.lay(&delta, limit)).await {
             Ok(Ok(Some(arrival))) => {
                 let complete = arrival.incoming.complete();

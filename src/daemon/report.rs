@@ -4,6 +4,7 @@ use super::conflicts::existing_conflicts;
 use super::core::Core;
 use super::drive::Driver;
 use super::status::{BlockStatus, Counters, Status, TransferStatus, VersionStatus};
+use crate::base::InfoHash;
 use crate::crypt::link::Kind;
 use std::sync::atomic::Ordering;
 
@@ -33,6 +34,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
     };
     let state = &inner.state;
     let named = core.named_versions(&inner);
+    let newest_named = named.first().map(|version| version.infohash);
     let listed = if named.is_empty() { state.head.into_iter().collect() } else { named };
     let versions = listed.iter().map(|version| VersionStatus {
         infohash: version.infohash.to_string(),
@@ -51,11 +53,14 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
     let image = newest.filter(|newest| newest.bytes() > inner.image.bytes()).unwrap_or(&inner.image);
     let published = pending_bytes == 0 && state.head.is_some() && driver.is_none_or(Driver::published_all);
     let confirmed_seconds_ago = driver.and_then(Driver::confirmed_seconds_ago);
+    let store_bytes = core.store_bytes();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Status {
         name: core.name.to_string(),
         database: core.keys.database.to_string(),
         pid: serving.then(std::process::id),
+        shares_process: false,
+        uptime_seconds: driver.filter(|_| serving).map(Driver::uptime_seconds),
         socket: serving.then(|| core.paths.socket.display().to_string()),
         listen: driver.and_then(Driver::listen).map(|address| address.to_string()),
         key: core.keys.database_public.to_string(),
@@ -74,17 +79,23 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         refused: state.refusals.iter().cloned().collect(),
         image_bytes: image.bytes(),
         live_bytes: image.live_bytes(),
+        kept_versions: inner.versions.iter().count(),
+        store_bytes,
+        free_bytes: core.store.space().map_or(0, |space| space.free_bytes),
+        quota_bytes: core.quota_bytes(),
         fetched_bytes,
         sent_bytes,
         mounted_at,
         transfers: driver.map_or(Vec::new(), transfers),
-        warnings: warnings(confirmed_seconds_ago, driver, serving),
+        warnings: warnings(confirmed_seconds_ago, driver, serving, newest_named),
         counters: Counters {
             pieces_hashed: load(&core.hashing.pieces_hashed),
             bytes_hashed: load(&core.hashing.bytes_hashed),
             published: load(&core.done.published),
             adopted: load(&core.done.adopted),
             merged: load(&core.done.merged),
+            puts: load(&core.done.puts),
+            reputs: load(&core.done.reputs),
             commits: load(&core.done.commits),
             logged: load(&core.done.logged),
         },
@@ -92,7 +103,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
 }
 
 fn transfers(driver: &Driver) -> Vec<TransferStatus> {
-    let transfer = |(infohash, total_bytes, missing): (crate::base::InfoHash, u64, u64)| TransferStatus {
+    let transfer = |(infohash, total_bytes, missing): (InfoHash, u64, u64)| TransferStatus {
         infohash: infohash.to_string(),
         total_bytes,
         done_bytes: total_bytes.saturating_sub(missing),
@@ -100,8 +111,14 @@ fn transfers(driver: &Driver) -> Vec<TransferStatus> {
     driver.transfers().into_iter().map(transfer).collect()
 }
 
-fn warnings(confirmed: Option<f64>, driver: Option<&Driver>, serving: bool) -> Vec<String> {
+fn warnings(
+    confirmed: Option<f64>,
+    driver: Option<&Driver>,
+    serving: bool,
+    newest: Option<InfoHash>,
+) -> Vec<String> {
     let mut warnings = Vec::new();
+    warnings.extend(newest.and_then(|newest| driver?.unfit_in_words(&newest)));
     if serving && driver.is_some_and(|driver| driver.listen().is_none()) {
         warnings.push(
             "offline: changes are kept and published when the engine is started without --offline".into(),

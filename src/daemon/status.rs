@@ -12,6 +12,10 @@ pub struct Status {
     pub database: String,
     /// The engine's process; none while no engine runs.
     pub pid: Option<u32>,
+    /// Other engines run in that process: it goes on when this one ends.
+    pub shares_process: bool,
+    /// How long the engine has run, in seconds.
+    pub uptime_seconds: Option<f64>,
     /// The engine's control socket; none while no engine runs.
     pub socket: Option<String>,
     /// Where peers are awaited.
@@ -49,6 +53,14 @@ pub struct Status {
     pub image_bytes: u64,
     /// Bytes of it that are in use.
     pub live_bytes: u64,
+    /// Versions that are kept, those of the record and others.
+    pub kept_versions: usize,
+    /// What the store takes, in whole slots of 1 MiB.
+    pub store_bytes: u64,
+    /// What is free beside it.
+    pub free_bytes: u64,
+    /// What the store of a mirror may take; none without a quota.
+    pub quota_bytes: Option<u64>,
     /// Bytes fetched from peers since the database came here.
     pub fetched_bytes: u64,
     /// Bytes sent to peers since the database came here.
@@ -143,6 +155,10 @@ pub struct Counters {
     pub adopted: u64,
     /// Versions merged.
     pub merged: u64,
+    /// Records put that this device signed.
+    pub puts: u64,
+    /// Records put back as they were, and lifelines with them.
+    pub reputs: u64,
     /// Commits of the store.
     pub commits: u64,
     /// Batches written to the intent log: what an fsync costs between two commits.

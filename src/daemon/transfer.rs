@@ -11,7 +11,7 @@ use crate::net::NetError;
 use crate::net::gossip::Delta;
 use crate::record::VersionRef;
 use crate::sync::Fetched;
-use crate::torrent::{Limits, Metainfo};
+use crate::torrent::{Limits, Metainfo, MetainfoError};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,6 +68,9 @@ impl Driver {
         if outcome == Fetched::Refused && self.core.lacks_blocks() {
             self.supplement(net, version).await?;
         }
+        // What several neighbours told of it holds slots and is of no more use.
+        drop(self.facts.lock().exchanged.take(&version.infohash));
+        self.keep_within_quota(net).await;
         self.drop_old(net).await;
         Ok(outcome)
     }
@@ -104,6 +107,9 @@ impl Driver {
         version: VersionRef,
     ) -> Result<Result<Image, Fetched>, EngineError> {
         let infohash = version.infohash;
+        if self.stays_unfit(net, infohash).await? {
+            return Ok(Err(Fetched::NoRoom));
+        }
         let arrival = self.facts.lock().exchanged.take(&infohash);
         let (metainfo, incoming, peers) = match arrival {
             Some(Arrival { metainfo, incoming }) => {
@@ -120,6 +126,9 @@ impl Driver {
                 (metainfo, incoming, peers)
             }
         };
+        if !self.has_room(net, infohash, &incoming).await? {
+            return Ok(Err(Fetched::NoRoom));
+        }
         if incoming.complete() {
             let image = incoming.finish()?;
             self.core.cache.remember(&infohash, &metainfo);
@@ -213,6 +222,11 @@ impl Driver {
             Ok(metainfo) if metainfo.infohash() == infohash => Ok(Ok(metainfo)),
             Ok(_) => Ok(Err(Fetched::Broken)),
             Err(error) => {
+                if let MetainfoError::ImageTooLarge { bytes, .. } = error
+                    && !self.room_for(net, infohash, bytes, bytes).await?
+                {
+                    return Ok(Err(Fetched::NoRoom));
+                }
                 tracing::warn!(version = %infohash, %error, "refused before it was fetched");
                 Ok(Err(Fetched::Broken))
             }
@@ -251,7 +265,9 @@ impl Driver {
     }
 
     pub(super) fn image_limit(&self) -> u64 {
+        // What the store has already need not be free once more.
         let free = self.core.store.space().map_or(u64::MAX, |space| space.free_bytes);
+        let free = free.saturating_add(self.core.store_bytes());
         let configured = self.core.settings.image_bytes_max.unwrap_or(free);
         let inner = self.core.inner();
         match inner.versions.iter().next() {
@@ -303,6 +319,7 @@ impl Driver {
 
     pub(super) async fn seed_kept(self: Arc<Self>) {
         let Some(net) = self.net() else { return };
+        self.keep_within_quota(net).await;
         let kept: Vec<_> = self.core.inner().versions.iter().cloned().collect();
         for version in kept {
             let core = self.core.clone();

@@ -8,6 +8,7 @@ mod fetch;
 pub mod gossip;
 mod lan;
 mod nodelay;
+pub mod scrape;
 mod session;
 mod storage;
 mod swarm;

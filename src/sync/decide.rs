@@ -6,7 +6,7 @@ use super::signals::{Effect, Heard};
 use crate::record::{VERSIONS_MAX, VersionRef};
 
 impl Machine {
-    pub(super) fn decide(&mut self, now: Millis) -> Vec<Effect> {
+    pub(super) fn decide(&mut self, now: Millis, dice: u64) -> Vec<Effect> {
         let mut effects = Vec::new();
         if now >= self.next_announce {
             self.next_announce = now + self.timing.announce;
@@ -17,7 +17,8 @@ impl Machine {
             effects.push(self.next_look());
         }
         if now >= self.next_reput {
-            self.next_reput = now + self.timing.reput;
+            let (least, spread) = (self.timing.reput / 4 * 3, self.timing.reput / 2);
+            self.next_reput = now + least + dice % spread.max(1);
             if !self.accepted.is_empty() {
                 effects.push(Effect::Reput);
             }

@@ -159,6 +159,11 @@ impl Machine {
     /// Takes what happened at `now`; `dice` is a fresh random number, used for jitter only.
     pub fn handle(&mut self, input: Input, now: Millis, dice: u64) -> Vec<Effect> {
         self.last = now;
+        if self.next_reput == 0 {
+            // Many databases that are started at once do not all put at once; what the DHT has lost, the poll tells.
+            let least = self.timing.reput / 4;
+            self.next_reput = (now + least + dice % (3 * least).max(1)).max(1);
+        }
         match input {
             Input::Tick => {}
             Input::Changed => self.changed(now),
@@ -178,7 +183,7 @@ impl Machine {
                 self.known.retain(|_, known| !matches!(known, Known::Dead { .. } | Known::Waiting { .. }));
             }
         }
-        self.decide(now)
+        self.decide(now, dice)
     }
 
     /// When to call [`Machine::handle`] with a tick at the latest.
@@ -314,6 +319,7 @@ impl Machine {
         let overtaken = self.head != self.fetch_began.1;
         let known = match outcome {
             Fetched::Later => Known::Waiting { again: now + self.timing.put_spacing + jitter },
+            Fetched::NoRoom => Known::Waiting { again: now + self.timing.retry_room + jitter },
             Fetched::NoSource => Known::Dead { again: now + self.timing.retry_dead },
             Fetched::Broken => Known::Broken,
             Fetched::Current | Fetched::Behind | Fetched::Merged | Fetched::Refused => Known::Here,

@@ -4,6 +4,8 @@
 mod decide;
 mod hear;
 mod machine;
+#[cfg(test)]
+mod reput_tests;
 mod signals;
 mod timing;
 

@@ -51,6 +51,8 @@ pub enum Fetched {
     Refused,
     /// It is here, but not ready to be merged by this device yet: ask again.
     Later,
+    /// There is no room for it here: ask again.
+    NoRoom,
     /// Nobody served it.
     NoSource,
     /// It is not a version of this database, or does not open.

@@ -25,6 +25,8 @@ pub struct Timing {
     pub patience: Millis,
     /// How long a version without a seeder is left alone before it is tried again.
     pub retry_dead: Millis,
+    /// How long a version for which there is no room is left alone before it is tried again.
+    pub retry_room: Millis,
     /// A fetch that takes longer no longer keeps what was changed here from being published.
     pub long_fetch: Millis,
     /// A record that a neighbour told may take so long to reach the DHT before others see to that.
@@ -48,6 +50,7 @@ impl Timing {
             announce: (poll * 20).clamp(5_000, 15 * 60_000),
             patience: poll.clamp(1_000, 20_000),
             retry_dead: (poll * 4).clamp(4_000, 120_000),
+            retry_room: (poll * 2).clamp(1_000, 60_000),
             long_fetch: 1_000,
             grace: poll.clamp(2_000, 10_000),
             backoff: 500,

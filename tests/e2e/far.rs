@@ -63,7 +63,8 @@ fn a_long_line_that_loses_packets_holds_nothing_up() {
     let conflict = &figures["conflict"];
     assert_eq!(conflict["equal"], true, "{conflict}");
     let shown = conflict["A"].to_string();
-    for edit in ["from A", "from B, longer", "new by A", "new by B", "changed by B", "still a file of B", "added"]
+    for edit in
+        ["from A", "from B, longer", "new by A", "new by B", "changed by B", "still a file of B", "added"]
     {
         assert!(shown.contains(edit), "{edit} is lost: {shown}");
     }

@@ -154,7 +154,13 @@ impl Device {
     /// Takes the database from a link.
     #[track_caller]
     pub fn join(&self, link: &str) {
-        let mut command = self.command(&[&["join", NAME, "--no-passphrase"], &self.network()[..]].concat());
+        self.join_as(NAME, link);
+    }
+
+    /// Takes a database from a link under a name.
+    #[track_caller]
+    pub fn join_as(&self, name: &str, link: &str) {
+        let mut command = self.command(&[&["join", name, "--no-passphrase"], &self.network()[..]].concat());
         run_within(&mut command, link.as_bytes(), PATIENCE).expect("join");
     }
 
@@ -181,8 +187,27 @@ impl Device {
     /// Mirrors.
     #[track_caller]
     pub fn mirror(&self) {
-        let status = self.json(&["mirror", NAME]);
+        self.mirror_with(&[]);
+    }
+
+    /// Mirrors with more flags.
+    #[track_caller]
+    pub fn mirror_with(&self, flags: &[&str]) {
+        let status = self.json(&[&["mirror", NAME], flags].concat());
         *self.pid.lock().unwrap() = Some(pid(&status));
+    }
+
+    /// Mirrors all databases of this device in one process; what that process says of itself.
+    #[track_caller]
+    pub fn mirror_all(&self, flags: &[&str]) -> Value {
+        let mustered = self.json(&[&["mirror", "--all"], flags].concat());
+        *self.pid.lock().unwrap() = Some(pid(&mustered));
+        mustered
+    }
+
+    /// Whether the engine's process lives.
+    pub fn lives(&self) -> bool {
+        self.pid.lock().unwrap().is_some_and(is_ours)
     }
 
     /// Ends the mount as a person does; the engine must be gone when that returns.

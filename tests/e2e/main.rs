@@ -6,6 +6,7 @@
 mod bulk;
 mod crash;
 mod far;
+mod fleet;
 mod harness;
 mod interop;
 mod journey;
@@ -14,8 +15,10 @@ mod mirror;
 mod near;
 mod policy;
 mod process;
+mod prometheus;
 mod promises;
 mod push;
+mod quota;
 mod repair;
 mod storm;
 mod trees;

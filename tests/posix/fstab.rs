@@ -68,16 +68,23 @@ fn a_user_mounts_by_fstab() {
 }
 
 #[test]
-fn systemd_understands_the_unit() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kilofs@.service");
+fn systemd_understands_the_units() {
+    understood("kilofs@.service", "kilofs@notes.service", &["ExecStart=", "ExecStop="]);
+    understood("kilofs-mirror.service", "kilofs-mirror.service", &["ExecStart="]);
+}
+
+fn understood(unit: &str, instance: &str, lines: &[&str]) {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(unit);
     // The program need not be installed where this runs: its place is taken by one that is.
     let place = tempfile::tempdir().unwrap();
-    let copy = place.path().join("kilofs@notes.service");
-    let text = std::fs::read_to_string(unit).unwrap();
-    let (here, there) =
-        (["ExecStart=kilofs ", "ExecStop=kilofs "], ["ExecStart=/bin/true ", "ExecStop=/bin/true "]);
-    assert!(here.iter().all(|line| text.contains(line)));
-    std::fs::write(&copy, text.replace(here[0], there[0]).replace(here[1], there[1])).unwrap();
+    let copy = place.path().join(instance);
+    let mut text = std::fs::read_to_string(unit).unwrap();
+    for line in lines {
+        let here = format!("{line}kilofs ");
+        assert!(text.contains(&here), "{here}");
+        text = text.replace(&here, &format!("{line}/bin/true "));
+    }
+    std::fs::write(&copy, text).unwrap();
     let output = ran(command("systemd-analyze").args(["verify", "--man=no"]).arg(&copy));
     assert!(output.status.success() && said(&output).trim().is_empty(), "{}", said(&output));
 }
