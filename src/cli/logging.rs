@@ -1,11 +1,26 @@
 //! Where the log goes and how much it says. `KILOFS_LOG` takes a `tracing` filter for those who want one module.
 
+use super::output::moment;
 use std::io::IsTerminal;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// What `-v`, `-vv` and more mean, for a command and for an engine, which says more from the start.
 const LEVELS: [&str; 4] = ["warn", "info", "debug", "trace"];
 const ENGINE_LEVEL: u8 = 1;
+const DEBUG: usize = 2;
+
+/// The time of a line, in UTC.
+struct Seconds;
+
+impl FormatTime for Seconds {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        write!(writer, "{}Z", moment(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)))
+    }
+}
 
 /// A command's log: warnings on stderr unless `-v` asks for more.
 pub fn to_terminal(verbose: u8) {
@@ -26,6 +41,9 @@ fn start(verbose: u8, colours: bool) {
     // A second start in one process keeps the first: a command that becomes an engine in the foreground.
     _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_timer(Seconds)
+        // Where a line comes from is of use to who looks for a fault.
+        .with_target(usize::from(verbose) >= DEBUG)
         .with_ansi(colours)
         .with_writer(std::io::stderr)
         .try_init();

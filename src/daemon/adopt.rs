@@ -8,7 +8,7 @@ use super::graft::graft;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
 use super::versions::Version as KeptVersion;
-use crate::base::{BlockNumber, Id, InfoHash};
+use crate::base::{BlockNumber, Id, InfoHash, shown};
 use crate::image::{Draft, Image, Stream};
 use crate::map::{Map, Root};
 use crate::record::Commit;
@@ -181,6 +181,7 @@ impl Core {
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
+        self.say_taken(arrived, &relation, &changes);
         let outcome = if !plan.is_sound() {
             Fetched::Refused
         } else if relation.merged || !relation.same_as_theirs || outdated && self.keys.publishes() {
@@ -191,6 +192,25 @@ impl Core {
             Fetched::Current
         };
         Ok(Taken { outcome, changes })
+    }
+
+    /// One line on what came, from whom and where.
+    fn say_taken(&self, arrived: &Arrived, relation: &Relation, changes: &Changes) {
+        let from = self.called(&arrived.commit.device);
+        let version = super::report::short(&arrived.reference.infohash);
+        let count = changes.entries.len().max(changes.inodes.len());
+        let first = changes.entries.first().and_then(|(parent, name)| {
+            let directory = self.tree.as_ref()?.path_of(*parent)?;
+            Some(format!("{}/{}", shown(&directory).trim_end_matches('/'), shown(name)))
+        });
+        let what = match (changes.too_many, first) {
+            (true, _) => "very much".into(),
+            (false, Some(first)) if count > 1 => format!("{first} and {} more", count - 1),
+            (false, Some(first)) => first,
+            (false, None) => format!("{count} files"),
+        };
+        let how = if relation.merged { "merged with what was changed here" } else { "taken" };
+        tracing::info!(%version, "changes of {from} {how}: {what}");
     }
 
     /// Whether a version was made before the policy in force was known to who made it: it carries an older charter, and
@@ -248,7 +268,7 @@ impl Core {
         };
         let merged = merge_block(number, base, &our_side, &their_side)?;
         for conflict in &merged.conflicts {
-            tracing::warn!(name = %String::from_utf8_lossy(&conflict.name), copy = %String::from_utf8_lossy(&conflict.copy), "conflict: both were edited, both are kept");
+            tracing::warn!("conflict: {} was edited on two devices; the other edit is kept as {}", shown(&conflict.name), shown(&conflict.copy));
         }
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
         Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)

@@ -53,6 +53,8 @@ pub(super) struct Facts {
     pub seeded: BTreeSet<InfoHash>,
     pub meters: (u64, u64),
     pub exchanged: super::push::Exchanged,
+    pub dht: super::contact::Contact,
+    pub met: BTreeMap<crate::net::gossip::NeighbourId, String>,
 }
 
 impl Driver {
@@ -327,6 +329,17 @@ impl Driver {
     /// Neighbours connected.
     pub fn neighbours(&self) -> usize {
         self.net.as_ref().map_or(0, |net| net.gossip.neighbours().len())
+    }
+
+    /// Whether the DHT answered when it was last asked.
+    pub fn dht_answers(&self) -> Option<bool> {
+        self.facts.lock().dht.answers()
+    }
+
+    /// From where each of them takes part, and for how many seconds.
+    pub fn connected(&self) -> Vec<(SocketAddr, f64)> {
+        let neighbours = self.net.as_ref().map_or(Vec::new(), |net| net.gossip.neighbours());
+        neighbours.iter().map(|one| (one.gossip, one.since.elapsed().as_secs_f64())).collect()
     }
 
     /// Peers connected for a version.

@@ -7,6 +7,7 @@ use super::control::{Failure, FailureKind, LINE_BYTES_MAX, Reply, Request};
 use super::core::Core;
 use super::drive::Driver;
 use super::error::EngineError;
+use super::hook::Hook;
 use super::host::EngineHost;
 use super::launch::{Launch, Role};
 use crate::fuse::{MountOptions, Mounted, Unmount};
@@ -184,6 +185,7 @@ impl Engine {
         let stop = Arc::new(Notify::new());
         let driving = tokio::spawn(self.desk.driver.clone().run(inputs, stop.clone()));
         let persisting = tokio::spawn(persist_regularly(self.desk.core.clone()));
+        let hook = Hook::start(&self.desk);
         let end = self.wait().await;
         tracing::info!("ending");
         let (publish, answer) = match end {
@@ -197,6 +199,7 @@ impl Engine {
             End::Asked { publish, answer } => (publish, Some(answer)),
         };
         persisting.abort();
+        drop(hook);
         self.persist().await;
         let published = self.desk.driver.drain(publish).await;
         self.persist().await;

@@ -9,7 +9,7 @@ use super::genesis::charter_id;
 use super::guard::{diverging, open_all, open_new_chunks};
 use super::status::RefusalStatus;
 use super::versions::Version as KeptVersion;
-use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex};
+use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex, shown};
 use crate::crypt::BlobKind;
 use crate::image::Image;
 use crate::map::{Map, NodeCache, Root};
@@ -246,7 +246,15 @@ impl Core {
                         refused,
                         theirs.entry.signature_valid(&self.keys.database).then_some(theirs.entry.signer),
                     );
-                    tracing::warn!(block = number.0, reason = %status.reason, "refused");
+                    // It is met again with every version that stands on it.
+                    if !self.inner().state.refusals.contains(&status) {
+                        let by = match &status.signer {
+                            Some(_) => self.called(&theirs.entry.signer),
+                            None => "somebody who cannot be told".into(),
+                        };
+                        let path = shown(status.path.as_bytes());
+                        tracing::warn!("refused: what {by} changed in {path} does not count: {}", status.reason);
+                    }
                     plan.refusals.push(status);
                     if let Some(ours) = ours {
                         plan.entries.insert(*number, ours.clone());

@@ -3,6 +3,7 @@
 use super::delta::Arrival;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
+use super::report::short;
 use super::take::Taken;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes};
@@ -278,7 +279,7 @@ impl Driver {
                     self.seed(net, &made.metainfo, made.image).await;
                     self.drop_old(net).await;
                 }
-                tracing::info!(version = %made.reference.infohash, "published");
+                tracing::info!(version = %short(&made.reference.infohash), "published what was changed here");
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// How a node finds the DHT and where it listens.
 #[derive(Clone, Debug)]
@@ -218,7 +218,7 @@ impl Dht {
         }
         rebuilding.not_before = Instant::now() + rebuilding.pause;
         rebuilding.pause = (rebuilding.pause * 2).min(REBUILD_PAUSE_MAX);
-        info!("no DHT node answers: starting over from the bootstrap nodes");
+        debug!("no DHT node answers: starting over from the bootstrap nodes");
         // The old node gives its port free when its last handle goes.
         let old = self.0.node.lock().take();
         let mut carried = match old {

@@ -11,6 +11,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A candidate that failed so often in a row is forgotten, unless it was named by hand.
 const FAILURES_MAX: u32 = 8;
 
+/// Another port of the host that an address names; a link-local one keeps its interface.
+pub(super) fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
 /// All of them.
 #[derive(Default)]
 pub(super) struct Candidates(HashMap<SocketAddr, Candidate>);

@@ -1,6 +1,6 @@
 //! Who is connected: dials candidates until there are enough neighbours, accepts others, and hands messages around.
 
-use super::candidates::Candidates;
+use super::candidates::{Candidates, at_port};
 use super::link::{self, Allowance, Incoming, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
 use crate::crypt::Secret;
@@ -61,6 +61,10 @@ pub struct Neighbour {
     pub id: NeighbourId,
     /// Where it serves torrents.
     pub torrents: SocketAddr,
+    /// From where it takes part.
+    pub gossip: SocketAddr,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// What happened.
@@ -109,6 +113,7 @@ struct Connected {
     hello: Hello,
     gossip: SocketAddr,
     torrents: SocketAddr,
+    since: Instant,
     queue: Queue,
     end: CancellationToken,
 }
@@ -208,7 +213,13 @@ impl Gossip {
     pub fn neighbours(&self) -> Vec<Neighbour> {
         let state = self.0.inner.state.lock();
         let all = state.neighbours.iter();
-        all.map(|(id, neighbour)| Neighbour { id: *id, torrents: neighbour.torrents }).collect()
+        let neighbour = |(id, one): (&NeighbourId, &Connected)| Neighbour {
+            id: *id,
+            torrents: one.torrents,
+            gossip: one.gossip,
+            since: one.since,
+        };
+        all.map(neighbour).collect()
     }
 
     /// Bytes that arrived and bytes that were sent, as they were on the wire.
@@ -343,8 +354,9 @@ impl Inner {
         let end = self.stop.child_token();
         let connected = Connected {
             hello,
-            gossip: SocketAddr::new(from.ip(), hello.gossip_port),
-            torrents: SocketAddr::new(from.ip(), hello.torrent_port),
+            gossip: at_port(from, hello.gossip_port),
+            torrents: at_port(from, hello.torrent_port),
+            since: Instant::now(),
             queue,
             end: end.clone(),
         };
