@@ -91,7 +91,8 @@ pub fn versions(context: &Context, command: Versions) -> Outcome {
 
 /// Runs `log`.
 pub fn log(context: &Context, command: Log) -> Outcome {
-    let answer = Session::new(context, &command.name, false)?.ask(Request::Log { limit: command.limit, paths: true })?;
+    let answer = Session::new(context, &command.name, false)?
+        .ask(Request::Log { limit: command.limit, paths: true })?;
     context.output.answer(answer, |entries: Vec<LogEntry>| {
         let row = |entry: &LogEntry| {
             let merged = if entry.parents.len() > 1 { "merge" } else { "" };

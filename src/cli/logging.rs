@@ -32,12 +32,20 @@ pub fn of_engine(verbose: u8) {
     start(verbose.saturating_add(ENGINE_LEVEL), false);
 }
 
+/// Other crates say their errors only, until the most detailed level, and `mainline` not even those: it repeats itself
+/// while there is no network, which we say once.
+fn filter(verbose: usize) -> String {
+    let level = LEVELS[verbose.min(LEVELS.len() - 1)];
+    if verbose < LEVELS.len() {
+        format!("error,mainline=off,kilofs={level}")
+    } else {
+        format!("debug,kilofs={level}")
+    }
+}
+
 fn start(verbose: u8, colours: bool) {
-    let level = LEVELS[usize::from(verbose).min(LEVELS.len() - 1)];
-    // Other crates say their warnings only, until the most detailed level.
-    let others = if usize::from(verbose) < LEVELS.len() { "error" } else { "debug" };
     let filter = EnvFilter::try_from_env("KILOFS_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{others},kilofs={level}")));
+        .unwrap_or_else(|_| EnvFilter::new(filter(usize::from(verbose))));
     // A second start in one process keeps the first: a command that becomes an engine in the foreground.
     _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

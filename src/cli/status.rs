@@ -4,7 +4,7 @@ use super::Outcome;
 use super::context::Context;
 use super::output::{bytes, short, shown, span, table};
 use super::session::{ANSWER_DEADLINE, Session};
-use super::view::{Now, age, device};
+use super::view::{Now, age, counted, device};
 use crate::crypt::keyring;
 use crate::daemon::client::{self, Asked};
 use crate::daemon::control::{Failure, Request};
@@ -108,18 +108,19 @@ fn described(status: &Status) -> String {
         "record",
         match status.seq {
             Some(seq) => {
-                format!(
-                    "number {seq}, {confirmed}, {} peers, {} of them told at once",
-                    status.peers, status.neighbours
-                )
+                format!("number {seq}, {confirmed}")
             }
-            None => format!("none yet, {confirmed}, {} peers", status.peers),
+            None => format!("none yet, {confirmed}"),
         },
     ));
+    let (neighbours, peers) = (counted(status.neighbours, "neighbour"), counted(status.peers, "peer"));
+    rows.push(("peers", format!("{neighbours} told at once, {peers} known")));
     rows.push((
         "changes",
         if status.published {
             "all published".into()
+        } else if status.seq.is_none() {
+            "nothing published yet".into()
         } else {
             format!("{} not published yet", bytes(status.pending_bytes))
         },
@@ -182,7 +183,7 @@ fn versions(status: &Status) -> String {
             complete.into(),
             version.time.map_or(String::new(), |time| age(time, now)),
             version.device.as_deref().map_or(String::new(), |maker| format!("by {}", device(maker, status))),
-            format!("{} peers", version.peers),
+            counted(version.peers, "peer"),
         ]
     };
     table(&status.versions.iter().map(row).collect::<Vec<_>>())

@@ -45,7 +45,7 @@ pub fn detail(seen: &Seen, now: Now, width: usize) -> (Vec<Line>, Vec<Line>) {
 
 /// All databases, a few lines each; `chosen` is marked.
 pub fn overview(all: &[Seen], chosen: usize, width: usize) -> (Vec<Line>, Vec<Line>) {
-    let head = Line::of(Tone::Bold, format!("kilofs, {} databases", all.len()));
+    let head = Line::of(Tone::Bold, format!("kilofs, {}", counted(all.len(), "database")));
     let names = all.iter().map(|seen| seen.name.chars().count()).max().unwrap_or(0).clamp(4, 20);
     let mut body = Vec::new();
     for (index, seen) in all.iter().enumerate() {
@@ -57,14 +57,17 @@ pub fn overview(all: &[Seen], chosen: usize, width: usize) -> (Vec<Line>, Vec<Li
         let indent = " ".repeat(names + 2);
         if status.database.is_empty() {
             body.extend(
-                status.warnings.iter().map(|w| Line::of(Tone::Dim, format!("{indent}{}", shown(w.as_bytes())))),
+                status
+                    .warnings
+                    .iter()
+                    .map(|w| Line::of(Tone::Dim, format!("{indent}{}", shown(w.as_bytes())))),
             );
             continue;
         }
         let (published, pending) = pending(&status);
         let mut line = Line::of(Tone::Plain, indent.clone()).and(published, pending);
         if seen.alive {
-            let peers = format!(", {} neighbours", status.neighbours);
+            let peers = format!(", {}", counted(status.neighbours, "neighbour"));
             line = line.and(Tone::Plain, peers).and(Tone::Dim, format!(", {}", speed(seen)));
         }
         body.push(line);
@@ -110,7 +113,7 @@ fn condition(seen: &Seen, status: &Status) -> (Tone, String) {
 fn pending(status: &Status) -> (Tone, String) {
     if status.published {
         (Tone::Good, "all published".into())
-    } else if status.pending_bytes == 0 {
+    } else if status.seq.is_none() {
         (Tone::Warn, "nothing published yet".into())
     } else {
         (Tone::Warn, format!("{} not published yet", bytes(status.pending_bytes)))
@@ -137,21 +140,20 @@ fn summary(seen: &Seen, status: &Status) -> Vec<Line> {
     lines.push(labelled("changes", tone, text));
     let number = status.seq.map_or("none yet".into(), |seq| format!("number {seq}"));
     let mut record = labelled("record", Tone::Plain, number);
-    if let Some(seconds) = status.confirmed_seconds_ago {
-        record = record.and(Tone::Dim, format!(", confirmed {} ago", span(seconds)));
-    }
     if status.dht_answers == Some(false) {
         record = record.and(Tone::Bad, ", the DHT does not answer");
+    }
+    if let Some(seconds) = status.confirmed_seconds_ago {
+        record = record.and(Tone::Dim, format!(", confirmed {} ago", span(seconds)));
     }
     lines.push(record);
     let root = status.root.as_deref().map_or("not readable here".into(), short);
     let size = format!(", {}, {} in use", bytes(status.image_bytes), bytes(status.live_bytes));
     lines.push(labelled("content", Tone::Plain, root).and(Tone::Dim, size));
     if seen.alive {
-        let known = format!(", {} peers known", status.peers);
-        lines.push(
-            labelled("peers", Tone::Plain, format!("{} neighbours", status.neighbours)).and(Tone::Dim, known),
-        );
+        let known = format!(", {} known", counted(status.peers, "peer"));
+        let neighbours = counted(status.neighbours, "neighbour");
+        lines.push(labelled("peers", Tone::Plain, neighbours).and(Tone::Dim, known));
     }
     let total = format!("{} fetched, {} sent", bytes(status.fetched_bytes), bytes(status.sent_bytes));
     lines.push(match seen.alive {
@@ -202,7 +204,7 @@ fn conflicts(status: &Status, lines: &mut Vec<Line>) {
     if status.conflicts.is_empty() {
         return;
     }
-    heading(lines, format!("Conflicts: {} copies hold the other edit", status.conflicts.len()));
+    heading(lines, format!("Conflicts: {}", status.conflicts.len()));
     for conflict in status.conflicts.iter().take(LISTED_MAX) {
         let by = format!("  by {}", device(&conflict.device, status));
         lines.push(Line::of(Tone::Bad, format!("  {}", shown(conflict.path.as_bytes()))).and(Tone::Dim, by));
@@ -216,7 +218,10 @@ fn refusals(status: &Status, lines: &mut Vec<Line>) {
     }
     heading(lines, format!("Refused: {}", status.refused.len()));
     for refusal in status.refused.iter().take(LISTED_MAX) {
-        let by = refusal.signer.as_ref().map_or(String::new(), |signer| format!("  by {}", device(signer, status)));
+        let by = refusal
+            .signer
+            .as_ref()
+            .map_or(String::new(), |signer| format!("  by {}", device(signer, status)));
         let what = format!("  {}", shown(refusal.path.as_bytes()));
         lines.push(Line::of(Tone::Bad, what).and(Tone::Dim, by));
         lines.push(Line::of(Tone::Plain, format!("    {}", shown(refusal.reason.as_bytes()))));
@@ -239,7 +244,7 @@ fn versions(status: &Status, now: Now, lines: &mut Vec<Line>) {
             "{}{}{}{}{}",
             column(&made, AGE_COLUMNS),
             column(&by, DEVICE_COLUMNS + 2),
-            column(&format!("{peers} peers"), 10),
+            column(&counted(*peers, "peer"), 10),
             column(&size, 12),
             short(infohash)
         );
@@ -258,9 +263,7 @@ fn changes(log: &[LogEntry], status: &Status, now: Now, lines: &mut Vec<Line>) {
         let made = column(&age(entry.time, now), AGE_COLUMNS);
         let by = column(&device(&entry.device, status), DEVICE_COLUMNS + 2);
         lines.push(
-            Line::of(Tone::Dim, format!("  {made}"))
-                .and(Tone::Plain, by)
-                .and(Tone::Plain, touched(entry)),
+            Line::of(Tone::Dim, format!("  {made}")).and(Tone::Plain, by).and(Tone::Plain, touched(entry)),
         );
     }
 }
@@ -297,6 +300,11 @@ fn blocks(status: &Status, lines: &mut Vec<Line>) {
     lines.extend(
         super::status::blocks(&status.blocks).lines().map(|line| Line::of(Tone::Plain, format!("  {line}"))),
     );
+}
+
+/// A number of things.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A device for a person: the first characters of its id.

@@ -38,7 +38,12 @@ fn full() -> Seen {
             ..RefusalStatus::default()
         }],
         connected: vec![NeighbourStatus { address: "[::1]:9".into(), seconds: 3.0 }],
-        blocks: vec![BlockStatus { path: "/".into(), mode: "rw".into(), writable: true, ..Default::default() }],
+        blocks: vec![BlockStatus {
+            path: "/".into(),
+            mode: "rw".into(),
+            writable: true,
+            ..Default::default()
+        }],
         warnings: vec!["old".into()],
         ..Status::default()
     };
@@ -100,7 +105,13 @@ fn all_databases_take_few_lines_each() {
     let (head, body) = overview(&all, 0, 80);
     assert_eq!(head.len(), 1);
     let text = text(&(head, body));
-    for part in ["kilofs, 2 databases", "notes  mounted at", "10 conflicts, 1 refused, old", "other  no engine runs", "locked"] {
+    for part in [
+        "kilofs, 2 databases",
+        "notes  mounted at",
+        "10 conflicts, 1 refused, old",
+        "other  no engine runs",
+        "locked",
+    ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
 }

@@ -180,7 +180,10 @@ impl<'a> Watch<'a> {
         let (mut lines, body) = match chosen {
             Some(seen) if place.opened => detail(seen, now, width),
             Some(_) => overview(&self.seen, place.chosen, width),
-            None => (vec![Line::of(Tone::Plain, "there is no database yet; `kilofs create NAME` makes one")], Vec::new()),
+            None => (
+                vec![Line::of(Tone::Plain, "there is no database yet; `kilofs create NAME` makes one")],
+                Vec::new(),
+            ),
         };
         let room = height.saturating_sub(lines.len() + 1);
         place.scrolled = place.scrolled.min(body.len().saturating_sub(room));

@@ -198,7 +198,7 @@ impl Core {
     fn say_taken(&self, arrived: &Arrived, relation: &Relation, changes: &Changes) {
         let from = self.called(&arrived.commit.device);
         let version = super::report::short(&arrived.reference.infohash);
-        let count = changes.entries.len().max(changes.inodes.len());
+        let count = if changes.entries.is_empty() { changes.inodes.len() } else { changes.entries.len() };
         let first = changes.entries.first().and_then(|(parent, name)| {
             let directory = self.tree.as_ref()?.path_of(*parent)?;
             Some(format!("{}/{}", shown(&directory).trim_end_matches('/'), shown(name)))
@@ -207,7 +207,13 @@ impl Core {
             (true, _) => "very much".into(),
             (false, Some(first)) if count > 1 => format!("{first} and {} more", count - 1),
             (false, Some(first)) => first,
-            (false, None) => format!("{count} files"),
+            (false, None) => {
+                match changes.inodes.first().and_then(|inode| self.tree.as_ref()?.path_of(*inode)) {
+                    Some(path) if count > 1 => format!("{} and {} more", shown(&path), count - 1),
+                    Some(path) => shown(&path),
+                    None => "nothing that shows".into(),
+                }
+            }
         };
         let how = if relation.merged { "merged with what was changed here" } else { "taken" };
         tracing::info!(%version, "changes of {from} {how}: {what}");
@@ -268,7 +274,11 @@ impl Core {
         };
         let merged = merge_block(number, base, &our_side, &their_side)?;
         for conflict in &merged.conflicts {
-            tracing::warn!("conflict: {} was edited on two devices; the other edit is kept as {}", shown(&conflict.name), shown(&conflict.copy));
+            tracing::warn!(
+                "conflict: {} was edited on two devices; the other edit is kept as {}",
+                shown(&conflict.name),
+                shown(&conflict.copy)
+            );
         }
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
         Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ impl Options {
             upnp: self.upnp.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
             on_event: self.on_event.filter(|command| !command.is_empty()),
             bootstrap,
-            listen: self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            listen: self.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
             peers: self.peer.unwrap_or_default(),
             offline: self.offline.unwrap_or(false),
             limit_up: self.limit_up,

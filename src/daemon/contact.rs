@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn only_a_change_is_news() {
         let mut contact = Contact::default();
-        let told = [false, false, false, true, true, false, true, false, false].map(|answered| contact.note(answered));
+        let told = [false, false, false, true, true, false, true, false, false]
+            .map(|answered| contact.note(answered));
         let news = [None, Some(false), None, Some(true), None, None, None, None, Some(false)];
         assert_eq!(told, news);
     }

@@ -9,7 +9,7 @@ use crate::net::gossip::Message;
 use crate::record::{Record, SignedItem, VersionRef};
 use crate::sync::{Heard, Poll, PutOutcome};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const PEERS_DEADLINE: Duration = Duration::from_secs(4);
@@ -182,6 +182,10 @@ impl Driver {
     }
 
     pub(super) async fn announce(&self, net: &Net) {
+        // The DHT tells of IPv4 addresses only.
+        if matches!(net.listen.ip(), IpAddr::V6(ip) if !ip.is_unspecified()) {
+            return;
+        }
         for day in days(now_seconds()) {
             let infohash = self.core.keys.record.rendezvous(day, Purpose::Torrent);
             if let Err(error) = net.dht.announce(infohash, net.listen.port()).await {

@@ -65,7 +65,10 @@ impl Hook {
                 Hook(Some(tokio::spawn(watch(desk.clone(), words, seen))))
             }
             None => {
-                tracing::warn!("on-event cannot be split into words, so nothing is run: {}", shown(line.as_bytes()));
+                tracing::warn!(
+                    "on-event cannot be split into words, so nothing is run: {}",
+                    shown(line.as_bytes())
+                );
                 Hook(None)
             }
         }
@@ -105,7 +108,8 @@ impl Seen {
         if let Some(first) = conflicts.first() {
             let paths = conflicts.iter().map(|conflict| conflict.path.clone());
             let text = format!("{} holds the edit of device {}", shown(first.path.as_bytes()), first.device);
-            let event = Event { kind: "conflict", device: Some(first.device.clone()), text, ..Event::default() };
+            let event =
+                Event { kind: "conflict", device: Some(first.device.clone()), text, ..Event::default() };
             events.push(event.about(paths.collect()));
         }
         let refusals: Vec<_> = now.refusals.difference(&self.refusals).cloned().collect();
@@ -163,8 +167,7 @@ async fn watch(desk: Arc<Desk>, words: Vec<String>, mut seen: Seen) {
         }
         let online = desk.driver.listen().is_some();
         let confirmed = desk.driver.confirmed_seconds_ago();
-        let unconfirmed =
-            online.then(|| confirmed.unwrap_or_else(|| started.elapsed().as_secs_f64()));
+        let unconfirmed = online.then(|| confirmed.unwrap_or_else(|| started.elapsed().as_secs_f64()));
         for event in seen.take(Seen::now(&desk), unconfirmed) {
             let (name, mount) = (desk.core.name.to_string(), desk.mounted_at.clone());
             let outcome = run(&words, &Event { name, mount, ..event }, DEADLINE).await;

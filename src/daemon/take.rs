@@ -253,7 +253,10 @@ impl Core {
                             None => "somebody who cannot be told".into(),
                         };
                         let path = shown(status.path.as_bytes());
-                        tracing::warn!("refused: what {by} changed in {path} does not count: {}", status.reason);
+                        tracing::warn!(
+                            "refused: what {by} changed in {path} does not count: {}",
+                            status.reason
+                        );
                     }
                     plan.refusals.push(status);
                     if let Some(ours) = ours {

@@ -12,6 +12,7 @@ mod session;
 mod storage;
 mod swarm;
 mod testnet;
+mod upnp;
 
 pub use dht::{Dht, DhtOptions, Found};
 pub use error::NetError;
@@ -19,3 +20,4 @@ pub use lan::{LAN_PORT, Lan, LanOptions, Nearby};
 pub use session::SwarmOptions;
 pub use swarm::{Swarm, Traffic};
 pub use testnet::Testnet;
+pub use upnp::Upnp;
