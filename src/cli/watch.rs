@@ -105,7 +105,10 @@ impl<'a> Watch<'a> {
                 continue;
             }
             // Once, and without asking anybody: what is known of one that no engine runs for.
-            let known = serde_json::from_value(one_of_all(self.context, &name)).ok();
+            let (context, asked) = (self.context, &name);
+            // On a thread of its own: it may have to open the database, which needs a runtime.
+            let looked = std::thread::scope(|scope| scope.spawn(|| one_of_all(context, asked)).join());
+            let known = looked.ok().and_then(|known| serde_json::from_value(known).ok());
             self.seen.push(Seen::new(name.as_str(), known));
             self.seen.sort_by(|one, other| one.name.cmp(&other.name));
             let socket = self.context.home.database(&name).socket;

@@ -18,6 +18,7 @@ use crate::tree::version::Version;
 use crate::tree::{Changes, DraftSource, Head, ImageSource, Stale};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Commits that a head may stand on before it is published.
 const HEADS_MAX: usize = 8;
@@ -196,6 +197,7 @@ impl Core {
 
     /// One line on what came, from whom and where.
     fn say_taken(&self, arrived: &Arrived, relation: &Relation, changes: &Changes) {
+        let Some(rest) = self.said.1.due(Instant::now()) else { return };
         let from = self.called(&arrived.commit.device);
         let version = super::report::short(&arrived.reference.infohash);
         let count = if changes.entries.is_empty() { changes.inodes.len() } else { changes.entries.len() };
@@ -216,7 +218,7 @@ impl Core {
             }
         };
         let how = if relation.merged { "merged with what was changed here" } else { "taken" };
-        tracing::info!(%version, "changes of {from} {how}: {what}");
+        tracing::info!(%version, "changes of {from} {how}: {what}{rest}");
     }
 
     /// Whether a version was made before the policy in force was known to who made it: it carries an older charter, and

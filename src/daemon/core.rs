@@ -12,6 +12,7 @@ use super::home::{DatabasePaths, Name};
 use super::intents::WAITING_BYTES_MAX;
 use super::keys::Keys;
 use super::label::Label;
+use super::sparing::Sparing;
 use super::state::State;
 use super::touched::Touched;
 use super::versions::{Version, Versions};
@@ -132,6 +133,8 @@ pub struct Core {
     pub(super) log: Option<IntentLog>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
+    /// Lines on versions that were made here and that came.
+    pub(super) said: (Sparing, Sparing),
     /// What kept versions changed, as far as somebody asked.
     pub(super) touched: Mutex<HashMap<Id, Touched>>,
     /// The state was written: there may be something that a person should hear of.
@@ -210,6 +213,7 @@ impl Core {
             turn: Mutex::new(()),
             log,
             postponed: Mutex::default(),
+            said: Default::default(),
             touched: Mutex::default(),
             saved: Notify::new(),
         };

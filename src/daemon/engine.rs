@@ -171,6 +171,14 @@ impl Engine {
         if let Some(mounted) = &mounted {
             driver.set_kernel(Arc::downgrade(mounted));
         }
+        let capability = super::report::kind_name(desk.core.keys.kind);
+        match &desk.mounted_at {
+            Some(directory) => {
+                let directory = crate::base::shown(directory.as_bytes());
+                tracing::info!("{} ({capability}) is mounted at {directory}", desk.core.name);
+            }
+            None => tracing::info!("{} ({capability}) is mirrored", desk.core.name),
+        }
         Ok(Arc::new(Engine {
             desk,
             mounted: Mutex::new(mounted),

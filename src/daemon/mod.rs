@@ -39,6 +39,7 @@ mod repair;
 mod report;
 mod restore;
 pub mod setup;
+mod sparing;
 mod standing;
 pub mod state;
 pub mod status;

@@ -16,7 +16,7 @@ use crate::torrent::{Limits, Metainfo};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const METAINFO_BYTES_MAX: usize = 8 << 20;
 const METAINFO_DEADLINE: Duration = Duration::from_secs(8);
@@ -279,7 +279,10 @@ impl Driver {
                     self.seed(net, &made.metainfo, made.image).await;
                     self.drop_old(net).await;
                 }
-                tracing::info!(version = %short(&made.reference.infohash), "published what was changed here");
+                if let Some(rest) = self.core.said.0.due(Instant::now()) {
+                    let version = short(&made.reference.infohash);
+                    tracing::info!(%version, "published what was changed here{rest}");
+                }
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),

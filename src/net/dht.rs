@@ -187,7 +187,9 @@ impl Dht {
     }
 
     async fn look_up(&self, key: &PublicKey, more_recent_than: Option<i64>) -> Result<Found, NetError> {
-        let mut lookup = self.node()?.get_mutable_detailed(&key.0, None, more_recent_than);
+        // Held to the end: a lookup whose node goes while it is rebuilt panics.
+        let node = self.node()?;
+        let mut lookup = node.get_mutable_detailed(&key.0, None, more_recent_than);
         let end = Instant::now() + OPERATION_DEADLINE;
         let mut items: Vec<SignedItem> = Vec::new();
         while let Ok(Some(item)) = timeout_at(end, lookup.items.next()).await {
@@ -198,6 +200,7 @@ impl Dht {
             }
         }
         let outcome = timeout_at(end, lookup.outcome.recv()).await.unwrap_or_default();
+        drop(node);
         if outcome.responded() == 0 && items.is_empty() {
             self.note_silence().await;
             return Err(NetError::Unreachable);

@@ -5,7 +5,8 @@ import re
 import socket
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 
 ADDRESS, FILE = sys.argv[1:]
 SERVICE = "urn:schemas-upnp-org:service:WANIPConnection:1"
@@ -39,7 +40,8 @@ class Router(BaseHTTPRequestHandler):
         pass
 
 
-server = HTTPServer((ADDRESS, 0), Router)
+# An HTTPServer would look its own name up, and wait for a resolver that is not there.
+server = ThreadingTCPServer((ADDRESS, 0), Router)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 ears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 ears.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,5 +53,5 @@ mouth.bind((ADDRESS, 0))
 while True:
     asked, who = ears.recvfrom(2048)
     if asked.startswith(b"M-SEARCH") and SERVICE.encode() in asked:
-        location = f"http://{ADDRESS}:{server.server_port}/"
+        location = f"http://{ADDRESS}:{server.server_address[1]}/"
         mouth.sendto(f"HTTP/1.1 200 OK\r\nST: {SERVICE}\r\nLOCATION: {location}\r\n\r\n".encode(), who)

@@ -120,7 +120,7 @@ fn all_databases_without_colours_and_a_signal_gives_the_terminal_back() {
     assert!(!terminal.coloured().contains("\x1b[3"), "NO_COLOR is heeded");
     terminal.keys("Down");
     terminal.keys("Enter");
-    terminal.awaits(&["other (admin)"]);
+    terminal.awaits(&["shared (admin)"]);
     terminal.keys("Escape");
     terminal.awaits(&["kilofs, 2 databases"]);
     let pid = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
