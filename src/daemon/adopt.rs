@@ -8,7 +8,7 @@ use super::graft::graft;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
 use super::versions::Version as KeptVersion;
-use crate::base::{BlockNumber, Id, InfoHash, shown};
+use crate::base::{BlockNumber, Id, InfoHash};
 use crate::image::{Draft, Image, Stream};
 use crate::map::{Map, Root};
 use crate::record::Commit;
@@ -178,7 +178,13 @@ impl Core {
         let complete = relation.same_as_theirs && plan.is_sound() && !outdated;
         inner.published = (complete || relation.same_as_theirs && !self.keys.publishes())
             .then_some(ours.head.generation + 1);
-        note_conflicts(&mut inner, tree, &changes);
+        let conflicts = note_conflicts(&mut inner, tree, &changes);
+        if conflicts > 0 {
+            tracing::warn!(
+                "conflict: {conflicts} file{} edited on two devices; both edits are kept, `kilofs status` names the copies",
+                plural(conflicts)
+            );
+        }
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
@@ -200,22 +206,11 @@ impl Core {
         let Some(rest) = self.said.1.due(Instant::now()) else { return };
         let from = self.called(&arrived.commit.device);
         let version = super::report::short(&arrived.reference.infohash);
-        let count = if changes.entries.is_empty() { changes.inodes.len() } else { changes.entries.len() };
-        let first = changes.entries.first().and_then(|(parent, name)| {
-            let directory = self.tree.as_ref()?.path_of(*parent)?;
-            Some(format!("{}/{}", shown(&directory).trim_end_matches('/'), shown(name)))
-        });
-        let what = match (changes.too_many, first) {
-            (true, _) => "very much".into(),
-            (false, Some(first)) if count > 1 => format!("{first} and {} more", count - 1),
-            (false, Some(first)) => first,
-            (false, None) => {
-                match changes.inodes.first().and_then(|inode| self.tree.as_ref()?.path_of(*inode)) {
-                    Some(path) if count > 1 => format!("{} and {} more", shown(&path), count - 1),
-                    Some(path) => shown(&path),
-                    None => "nothing that shows".into(),
-                }
-            }
+        // Names stay out of the log: it is not sealed.
+        let what = match (changes.too_many, changes.entries.len(), changes.inodes.len()) {
+            (true, ..) => "very much".into(),
+            (false, 0, files) => format!("{files} file{}", plural(files)),
+            (false, names, _) => format!("{names} name{}", plural(names)),
         };
         let how = if relation.merged { "merged with what was changed here" } else { "taken" };
         tracing::info!(%version, "changes of {from} {how}: {what}{rest}");
@@ -275,13 +270,6 @@ impl Core {
             time: arrived.commit.time,
         };
         let merged = merge_block(number, base, &our_side, &their_side)?;
-        for conflict in &merged.conflicts {
-            tracing::warn!(
-                "conflict: {} was edited on two devices; the other edit is kept as {}",
-                shown(&conflict.name),
-                shown(&conflict.copy)
-            );
-        }
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
         Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)
     }
@@ -342,4 +330,8 @@ impl Core {
         let old = old.map_or(empty, |version| version.image);
         Ok(arrived.image.with_live_since(&old, delta.regions()))
     }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

@@ -205,8 +205,7 @@ impl Core {
         let path = charter.blocks.get(&block).map(|block| String::from_utf8_lossy(&block.path).into_owned());
         let path = format!("/{}", path.unwrap_or_default());
         tracing::warn!(
-            "a newer policy forbids what was edited here in {}: set aside under .kilofs/refused/{block}",
-            crate::base::shown(path.as_bytes())
+            "a newer policy forbids what was edited here: set aside under .kilofs/refused/{block}"
         );
         inner.set_aside.push(SetAside { block, root, time: now_seconds(), image: head.image.clone() });
         inner.state.refusals.insert(RefusalStatus {

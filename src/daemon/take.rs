@@ -9,7 +9,7 @@ use super::genesis::charter_id;
 use super::guard::{diverging, open_all, open_new_chunks};
 use super::status::RefusalStatus;
 use super::versions::Version as KeptVersion;
-use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex, shown};
+use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex};
 use crate::crypt::BlobKind;
 use crate::image::Image;
 use crate::map::{Map, NodeCache, Root};
@@ -252,9 +252,8 @@ impl Core {
                             Some(_) => self.called(&theirs.entry.signer),
                             None => "somebody who cannot be told".into(),
                         };
-                        let path = shown(status.path.as_bytes());
                         tracing::warn!(
-                            "refused: what {by} changed in {path} does not count: {}",
+                            "refused: what {by} changed in block {number} does not count: {}",
                             status.reason
                         );
                     }
