@@ -209,6 +209,7 @@ impl Core {
         // Names stay out of the log: it is not sealed.
         let what = match (changes.too_many, changes.entries.len(), changes.inodes.len()) {
             (true, ..) => "very much".into(),
+            (false, 0, 0) => "nothing that shows".into(),
             (false, 0, files) => format!("{files} file{}", plural(files)),
             (false, names, _) => format!("{names} name{}", plural(names)),
         };

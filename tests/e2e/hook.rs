@@ -13,7 +13,7 @@ fn hooked(world: &World, label: &str) -> (Device, PathBuf) {
     let script = place.join("told");
     let told = place.display();
     let text = format!(
-        "#!/bin/sh\ncat >> {told}/events\necho \"$1 $KILOFS_EVENT_KIND $KILOFS_EVENT_NAME $KILOFS_EVENT_PATH\" >> {told}/words\n"
+        "#!/bin/sh\necho \"$1 $KILOFS_EVENT_KIND $KILOFS_EVENT_NAME $KILOFS_EVENT_PATH\" >> {told}/words\ncat >> {told}/events\n"
     );
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
