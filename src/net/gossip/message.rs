@@ -1,6 +1,5 @@
 //! What neighbours tell each other: the bytes of every message. All that has a length has a limit.
 
-use super::own::OWN_MAX;
 use crate::base::{InfoHash, Malformed, PieceHash, PieceIndex, PieceLength, Reader, Writer};
 use crate::record::SignedItem;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +13,8 @@ const SPANS_MAX: usize = 10_000;
 /// Addresses that are told at a time.
 pub const ADDRESSES_MAX: usize = 32;
 const ITEM_BYTES_MAX: usize = 1_200;
+/// Addresses of its own that a device tells; one with more tells the first ones.
+pub const OWN_MAX: usize = 8;
 /// The kind of [`Message::Own`].
 const OWN: u8 = 32;
 /// The longest message.

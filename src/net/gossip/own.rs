@@ -1,9 +1,8 @@
 //! Where this device can be reached in either family: what a neighbour that came over one of them cannot see.
 
+use super::message::OWN_MAX;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-/// A device with more addresses tells the first ones.
-pub(super) const OWN_MAX: usize = 8;
 /// An address for documentation (RFC 5737): nothing is sent to it, it is only asked from where that would be.
 const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
