@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod ids;
 pub mod pieces;
+pub mod shown;
 pub mod units;
 
 pub use codec::{Malformed, Reader, Writer};
@@ -11,4 +12,5 @@ pub use ids::{
     Signature,
 };
 pub use pieces::{PieceHash, PieceHashes};
+pub use shown::shown;
 pub use units::{PieceIndex, PieceLength, REGION_BYTES, RegionIndex, SlotIndex};

@@ -52,6 +52,9 @@ pub struct Network {
     /// A peer to try besides those that the DHT names; repeatable
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     pub peer: Vec<SocketAddr>,
+    /// Do not ask the router to let peers in (UPnP)
+    #[arg(long, global = true)]
+    pub no_upnp: bool,
     /// Use no network at all
     #[arg(long, global = true, conflicts_with_all = ["bootstrap", "peer"])]
     pub offline: bool,

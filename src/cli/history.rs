@@ -91,12 +91,15 @@ pub fn versions(context: &Context, command: Versions) -> Outcome {
 
 /// Runs `log`.
 pub fn log(context: &Context, command: Log) -> Outcome {
-    let answer = Session::new(context, &command.name, false)?.ask(Request::Log { limit: command.limit })?;
+    let answer = Session::new(context, &command.name, false)?
+        .ask(Request::Log { limit: command.limit, paths: true })?;
     context.output.answer(answer, |entries: Vec<LogEntry>| {
         let row = |entry: &LogEntry| {
             let merged = if entry.parents.len() > 1 { "merge" } else { "" };
             let kept = entry.version.map_or(String::new(), |version| format!("version {version}"));
-            vec![short(&entry.commit), moment(entry.time), short(&entry.device), merged.into(), kept]
+            let what = LogEntry { parents: Vec::new(), ..entry.clone() };
+            let cells = [short(&entry.commit), moment(entry.time), short(&entry.device), merged.into(), kept];
+            cells.into_iter().chain([super::view::touched(&what)]).collect()
         };
         table(&entries.iter().map(row).collect::<Vec<_>>())
     })

@@ -25,11 +25,17 @@ mod passphrase;
 mod paths;
 mod policy;
 mod progress;
+mod rates;
+mod seen;
 mod session;
 mod status;
 mod sync;
+mod terminal;
 mod testnet;
+mod text;
 mod umount;
+mod view;
+mod watch;
 
 use crate::daemon::control::Failure;
 use arguments::{Arguments, Command};

@@ -1,11 +1,11 @@
 //! Results on stdout, for a person or as JSON; notes on stderr; what comes from outside is escaped for a terminal.
 
 use super::Outcome;
+pub use crate::base::shown;
 use crate::daemon::control::Failure;
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write};
 
 /// Where results go.
@@ -74,26 +74,6 @@ fn print(text: &str) -> Outcome {
         Err(error) => Err(Failure::failed(format!("cannot write the result: {error}"))),
         Ok(()) => Ok(()),
     }
-}
-
-/// Text for a terminal: what is no UTF-8, control characters and characters that reorder text are escaped.
-pub fn shown(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if character.is_control() || reorders {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
-            }
-        }
-        for byte in chunk.invalid() {
-            // Writing to a string does not fail.
-            _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
 }
 
 /// A path in hexadecimal, with a leading slash, for a terminal.
@@ -169,13 +149,6 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_cannot_move_the_cursor_or_turn_the_text_around() {
-        assert_eq!(shown("grün ✓".as_bytes()), "grün ✓");
-        assert_eq!(shown(b"a\x1b[2J\n\xff"), "a\\u{1b}[2J\\n\\xff");
-        assert_eq!(shown("exe.\u{202e}gpj".as_bytes()), "exe.\\u{202e}gpj");
-    }
 
     #[test]
     fn sizes_and_moments() {

@@ -4,13 +4,18 @@ use super::Outcome;
 use super::context::Context;
 use super::output::{bytes, short, shown, span, table};
 use super::session::{ANSWER_DEADLINE, Session};
+use super::view::{Now, age, counted, device};
 use crate::crypt::keyring;
 use crate::daemon::client::{self, Asked};
 use crate::daemon::control::{Failure, Request};
 use crate::daemon::home::Name;
-use crate::daemon::status::{BlockStatus, Status};
+use crate::daemon::status::{BlockStatus, Status, VersionStatus};
 use clap::Args;
 use serde_json::Value;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const INTERVAL_MIN: f64 = 0.1;
+const INTERVAL_MAX: f64 = 3600.0;
 
 /// Shows how a database is, or all of them.
 #[derive(Args)]
@@ -18,10 +23,25 @@ pub struct Show {
     /// The database; all without it
     #[arg(value_parser = Name::new)]
     name: Option<Name>,
+    /// Show it live, until q or Ctrl-C; with --json one object a line at each change
+    #[arg(long, short)]
+    watch: bool,
+    /// Seconds between two looks
+    #[arg(long, value_name = "S", value_parser = interval, default_value = "1", requires = "watch")]
+    interval: Duration,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (INTERVAL_MIN..=INTERVAL_MAX).contains(seconds));
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| format!("an interval lies between {INTERVAL_MIN} and {INTERVAL_MAX} seconds"))
 }
 
 /// Runs `status`.
-pub fn run(context: &Context, Show { name }: Show) -> Outcome {
+pub fn run(context: &Context, Show { name, watch, interval }: Show) -> Outcome {
+    if watch {
+        return super::watch::run(context, name, interval);
+    }
     if let Some(name) = name {
         let answer = Session::new(context, &name, false)?.ask(Request::Status)?;
         return context.output.answer(answer, |status: Status| described(&status));
@@ -41,7 +61,7 @@ pub fn run(context: &Context, Show { name }: Show) -> Outcome {
 }
 
 /// One database of many: what cannot be opened without asking a person is listed with a warning.
-fn one_of_all(context: &Context, name: &Name) -> Value {
+pub fn one_of_all(context: &Context, name: &Name) -> Value {
     look(context, name).unwrap_or_else(|failure| {
         let status =
             Status { name: name.as_str().into(), warnings: vec![failure.message], ..Status::default() };
@@ -81,24 +101,26 @@ fn described(status: &Status) -> String {
     rows.push(("device", short(&status.device)));
     let confirmed = match status.confirmed_seconds_ago {
         Some(seconds) => format!("looked up {} ago", span(seconds)),
+        None if status.dht_answers == Some(false) => "the DHT does not answer".into(),
         None => "not looked up yet".into(),
     };
     rows.push((
         "record",
         match status.seq {
             Some(seq) => {
-                format!(
-                    "number {seq}, {confirmed}, {} peers, {} of them told at once",
-                    status.peers, status.neighbours
-                )
+                format!("number {seq}, {confirmed}")
             }
-            None => format!("none yet, {confirmed}, {} peers", status.peers),
+            None => format!("none yet, {confirmed}"),
         },
     ));
+    let (neighbours, peers) = (counted(status.neighbours, "neighbour"), counted(status.peers, "peer"));
+    rows.push(("peers", format!("{neighbours} told at once, {peers} known")));
     rows.push((
         "changes",
         if status.published {
             "all published".into()
+        } else if status.seq.is_none() {
+            "nothing published yet".into()
         } else {
             format!("{} not published yet", bytes(status.pending_bytes))
         },
@@ -108,24 +130,22 @@ fn described(status: &Status) -> String {
         "traffic",
         format!("{} fetched, {} sent", bytes(status.fetched_bytes), bytes(status.sent_bytes)),
     ));
-    for version in &status.versions {
-        let complete = if version.complete { "complete" } else { "not here" };
-        rows.push(("version", format!("{} {complete}, {} peers", short(&version.infohash), version.peers)));
-    }
+    rows.extend(versions(status).lines().map(|line| ("version", line.to_owned())));
     for transfer in &status.transfers {
         let (done, total) = (bytes(transfer.done_bytes), bytes(transfer.total_bytes));
-        rows.push(("fetching", format!("{} {done} of {total}", short(&transfer.infohash))));
+        let share = transfer.done_bytes * 100 / transfer.total_bytes.max(1);
+        rows.push(("fetching", format!("{} {share} %, {done} of {total}", short(&transfer.infohash))));
     }
     rows.extend(blocks(&status.blocks).lines().map(|line| ("block", line.to_owned())));
     for conflict in &status.conflicts {
-        let device = short(&conflict.device);
-        rows.push(("conflict", format!("{} (edited on {device})", shown(conflict.path.as_bytes()))));
+        let by = device(&conflict.device, status);
+        rows.push(("conflict", format!("{} (the edit of {by})", shown(conflict.path.as_bytes()))));
     }
     for refusal in &status.refused {
         let signer = refusal
             .signer
             .as_deref()
-            .map_or(String::new(), |signer| format!(", signed by {}", short(signer)));
+            .map_or(String::new(), |signer| format!(", signed by {}", device(signer, status)));
         let (path, reason) = (shown(refusal.path.as_bytes()), shown(refusal.reason.as_bytes()));
         rows.push((
             "refused",
@@ -150,6 +170,23 @@ fn described(status: &Status) -> String {
         text.push_str(&format!("  {label:<9} {value}\n"));
     }
     text
+}
+
+/// Versions as a table: newest first, what is here, when and by whom it was made, who else has it.
+fn versions(status: &Status) -> String {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = Now { clock: i64::try_from(clock).unwrap_or(i64::MAX), instant: Instant::now() };
+    let row = |version: &VersionStatus| {
+        let complete = if version.complete { "complete" } else { "not here" };
+        vec![
+            short(&version.infohash),
+            complete.into(),
+            version.time.map_or(String::new(), |time| age(time, now)),
+            version.device.as_deref().map_or(String::new(), |maker| format!("by {}", device(maker, status))),
+            counted(version.peers, "peer"),
+        ]
+    };
+    table(&status.versions.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Blocks as a table: number, path, mode, owner.

@@ -18,6 +18,7 @@ use crate::tree::version::Version;
 use crate::tree::{Changes, DraftSource, Head, ImageSource, Stale};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Commits that a head may stand on before it is published.
 const HEADS_MAX: usize = 8;
@@ -177,10 +178,17 @@ impl Core {
         let complete = relation.same_as_theirs && plan.is_sound() && !outdated;
         inner.published = (complete || relation.same_as_theirs && !self.keys.publishes())
             .then_some(ours.head.generation + 1);
-        note_conflicts(&mut inner, tree, &changes);
+        let conflicts = note_conflicts(&mut inner, tree, &changes);
+        if conflicts > 0 {
+            tracing::warn!(
+                "conflict: {conflicts} file{} edited on two devices; both edits are kept, `kilofs status` names the copies",
+                plural(conflicts)
+            );
+        }
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
+        self.say_taken(arrived, &relation, &changes);
         let outcome = if !plan.is_sound() {
             Fetched::Refused
         } else if relation.merged || !relation.same_as_theirs || outdated && self.keys.publishes() {
@@ -191,6 +199,22 @@ impl Core {
             Fetched::Current
         };
         Ok(Taken { outcome, changes })
+    }
+
+    /// One line on what came, from whom and where.
+    fn say_taken(&self, arrived: &Arrived, relation: &Relation, changes: &Changes) {
+        let Some(rest) = self.said.1.due(Instant::now()) else { return };
+        let from = self.called(&arrived.commit.device);
+        let version = super::report::short(&arrived.reference.infohash);
+        // Names stay out of the log: it is not sealed.
+        let what = match (changes.too_many, changes.entries.len(), changes.inodes.len()) {
+            (true, ..) => "very much".into(),
+            (false, 0, 0) => "nothing that shows".into(),
+            (false, 0, files) => format!("{files} file{}", plural(files)),
+            (false, names, _) => format!("{names} name{}", plural(names)),
+        };
+        let how = if relation.merged { "merged with what was changed here" } else { "taken" };
+        tracing::info!(%version, "changes of {from} {how}: {what}{rest}");
     }
 
     /// Whether a version was made before the policy in force was known to who made it: it carries an older charter, and
@@ -247,9 +271,6 @@ impl Core {
             time: arrived.commit.time,
         };
         let merged = merge_block(number, base, &our_side, &their_side)?;
-        for conflict in &merged.conflicts {
-            tracing::warn!(name = %String::from_utf8_lossy(&conflict.name), copy = %String::from_utf8_lossy(&conflict.copy), "conflict: both were edited, both are kept");
-        }
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
         Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)
     }
@@ -310,4 +331,8 @@ impl Core {
         let old = old.map_or(empty, |version| version.image);
         Ok(arrived.image.with_live_since(&old, delta.regions()))
     }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

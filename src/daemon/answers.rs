@@ -63,6 +63,10 @@ pub struct LogEntry {
     pub lamport: u64,
     /// Its number under `.kilofs/versions`, while it is kept.
     pub version: Option<u32>,
+    /// What it changed, where it is kept and that was asked for: a few paths from the database's root.
+    pub paths: Vec<String>,
+    /// How many more there are at least.
+    pub more: usize,
 }
 
 /// One element of the answer to `Difference`.

@@ -72,7 +72,7 @@ impl Desk {
         match request {
             Request::Status => Ok(self.status()),
             Request::Versions => Ok(history::versions(&self.core)),
-            Request::Log { limit } => Ok(history::log(&self.core, limit)),
+            Request::Log { limit, paths } => Ok(history::log(&self.core, limit, paths)),
             Request::Difference { older, newer } => history::difference(&self.core, older, newer),
             Request::Restore { version, path_hex, to_hex } => {
                 let path = bytes(&path_hex)?;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -49,6 +49,12 @@ pub struct Options {
     /// A command whose first line of output is the passphrase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passphrase_command: Option<String>,
+    /// A command that hears of what a person should look at: conflicts and refusals.
+    #[serde(skip_serializing_if = "Option::is_none", alias = "on_event")]
+    pub on_event: Option<String>,
+    /// Ask the router to let peers in (UPnP); by default where the DHT is not a private one on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upnp: Option<bool>,
     /// MiB of memory for decrypted data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_mib: Option<u64>,
@@ -93,6 +99,8 @@ impl Options {
             limit_down: upper.limit_down.or(self.limit_down),
             poll_interval: upper.poll_interval.or(self.poll_interval),
             passphrase_command: upper.passphrase_command.or(self.passphrase_command),
+            on_event: upper.on_event.or(self.on_event),
+            upnp: upper.upnp.or(self.upnp),
             cache_mib: upper.cache_mib.or(self.cache_mib),
             image_mib_max: upper.image_mib_max.or(self.image_mib_max),
             mirror_quota: upper.mirror_quota.or(self.mirror_quota),
@@ -105,8 +113,10 @@ impl Options {
         let bootstrap = self.bootstrap.unwrap_or_else(|| PUBLIC_BOOTSTRAP.map(String::from).to_vec());
         Settings {
             lan: self.lan.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
+            upnp: self.upnp.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
+            on_event: self.on_event.filter(|command| !command.is_empty()),
             bootstrap,
-            listen: self.listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            listen: self.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
             peers: self.peer.unwrap_or_default(),
             offline: self.offline.unwrap_or(false),
             limit_up: self.limit_up,
@@ -141,6 +151,10 @@ pub struct Settings {
     pub peers: Vec<SocketAddr>,
     /// Look for neighbours on the local network.
     pub lan: bool,
+    /// Ask the router to let peers in.
+    pub upnp: bool,
+    /// A command that hears of what a person should look at.
+    pub on_event: Option<String>,
     /// No network at all.
     pub offline: bool,
     /// Bytes per second sent to peers.

@@ -18,14 +18,20 @@ pub fn conflict_device(name: &[u8]) -> Option<String> {
     (device.len() == 8 && hex(device) && digits(date, 8) && digits(&time, 6)).then(|| device.to_owned())
 }
 
-/// Adds the conflict copies among changed names.
-pub fn note_conflicts(inner: &mut Inner, tree: &Tree, changes: &Changes) {
+/// Adds the conflict copies among changed names; says how many are new.
+pub fn note_conflicts(inner: &mut Inner, tree: &Tree, changes: &Changes) -> usize {
+    let mut new = 0;
     for (parent, name) in &changes.entries {
         let Some(device) = conflict_device(name) else { continue };
         let Some(directory) = tree.path_of(*parent) else { continue };
         let path = format!("{}/{}", String::from_utf8_lossy(&directory), String::from_utf8_lossy(name));
-        inner.state.conflicts.insert(ConflictStatus { path: path.replace("//", "/"), device });
+        let conflict = ConflictStatus { path: path.replace("//", "/"), device };
+        if tree.resolve(conflict.path.as_bytes()).is_err() {
+            continue;
+        }
+        new += usize::from(inner.state.conflicts.insert(conflict));
     }
+    new
 }
 
 /// The conflict copies that still exist; those that do not are forgotten.

@@ -28,6 +28,9 @@ pub enum Request {
     Log {
         /// At most so many.
         limit: usize,
+        /// With what they changed, as far as they are kept.
+        #[serde(default)]
+        paths: bool,
     },
     /// What differs between two kept versions; 0 is the working head.
     Difference {

@@ -12,7 +12,9 @@ use super::home::{DatabasePaths, Name};
 use super::intents::WAITING_BYTES_MAX;
 use super::keys::Keys;
 use super::label::Label;
+use super::sparing::Sparing;
 use super::state::State;
+use super::touched::Touched;
 use super::versions::{Version, Versions};
 use super::work::Work;
 use crate::base::{BlockNumber, Id, InfoHash, Place, SessionId};
@@ -28,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 
 const CATALOGUE_CACHE_BYTES: usize = 4 << 20;
 /// Plaintext that may wait in memory to be sealed, in bytes.
@@ -116,6 +119,12 @@ pub struct Core {
     pub(super) log: Option<IntentLog>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
+    /// Lines on versions that were made here and that came.
+    pub(super) said: (Sparing, Sparing),
+    /// What kept versions changed, as far as somebody asked.
+    pub(super) touched: Mutex<HashMap<Id, Touched>>,
+    /// The state was written: there may be something that a person should hear of.
+    pub(super) saved: Notify,
     inner: Mutex<Inner>,
 }
 
@@ -190,6 +199,9 @@ impl Core {
             turn: Mutex::new(()),
             log,
             postponed: Mutex::default(),
+            said: Default::default(),
+            touched: Mutex::default(),
+            saved: Notify::new(),
         };
         core.load()?;
         core.open_tree()?;
@@ -324,6 +336,7 @@ impl Core {
         }
         let sealed = self.keys.record.seal_local(LocalKind::State, &inner.state.encode());
         Core::count(&self.done.commits);
+        self.saved.notify_one();
         let Some(tree) = &self.tree else { return self.store.commit(&list, &sealed) };
         let mark = inner.state.mark;
         let Some(log) = &self.log else { return self.store.commit(&list, &sealed) };
@@ -379,36 +392,6 @@ impl Core {
             entries.insert(BlockNumber(number), Listed { entry, place: item.place });
         }
         Ok((root, entries))
-    }
-
-    /// The content of all blocks as one id.
-    pub fn content_root(&self) -> Option<Id> {
-        let tree = self.tree.as_ref()?;
-        let _turn = self.turn.lock();
-        if tree.flush().is_ok_and(|head| {
-            self.install(&mut self.inner.lock(), &head);
-            true
-        }) {
-            let inner = self.inner.lock();
-            let blocks = inner.state.charter.blocks.keys();
-            let ids = blocks.map(|number| {
-                (*number, inner.state.roots.get(number).copied().flatten().map(|root| root.id))
-            });
-            return Some(crate::record::content_root(ids));
-        }
-        None
-    }
-
-    /// Bytes of changes that no version holds; above 0 from the first on.
-    pub fn pending_bytes(&self) -> u64 {
-        let Some(tree) = &self.tree else { return 0 };
-        let inner = self.inner.lock();
-        let unpublished = inner.published != Some(tree.generation());
-        if !unpublished {
-            return 0;
-        }
-        let newest = inner.versions.iter().next().map_or(0, |version| version.image.live_bytes());
-        (tree.dirty_bytes() + inner.image.live_bytes().abs_diff(newest)).max(1)
     }
 
     /// Counts one more.

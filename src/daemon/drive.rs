@@ -9,7 +9,7 @@ use crate::base::{Id, InfoHash};
 use crate::fuse::Mounted;
 use crate::image::Incoming;
 use crate::net::gossip::{Event, Gossip, GossipOptions};
-use crate::net::{Dht, DhtOptions, NetError, Swarm, SwarmOptions};
+use crate::net::{Dht, DhtOptions, NetError, Swarm, SwarmOptions, Upnp};
 use crate::record::{Policy, Record};
 use crate::sync::{Effect, Fetched, Heard, Input, Machine, Millis, Role, Timing};
 use crate::tree::Changes;
@@ -41,6 +41,7 @@ pub(super) struct Net {
     pub swarm: Swarm,
     pub gossip: Gossip,
     pub listen: SocketAddr,
+    _upnp: Option<Upnp>,
 }
 
 /// What only status wants to know, and peers.
@@ -55,6 +56,8 @@ pub(super) struct Facts {
     pub exchanged: super::push::Exchanged,
     /// Versions for which there is no room.
     pub unfit: BTreeMap<InfoHash, super::quota::Unfit>,
+    pub dht: super::contact::Contact,
+    pub met: BTreeMap<crate::net::gossip::NeighbourId, String>,
 }
 
 impl Driver {
@@ -91,7 +94,7 @@ impl Driver {
 
     async fn connect(core: &Core) -> Result<(Net, mpsc::Receiver<Event>), EngineError> {
         let failed = |error: NetError| EngineError::Network(error_chain(&error));
-        let listen = core.settings.listen;
+        let listen = available(core.settings.listen);
         let bind = match listen.ip() {
             IpAddr::V4(ip) if !ip.is_unspecified() => Some(ip),
             _ if all_on_loopback(&core.settings.bootstrap) => Some(Ipv4Addr::LOCALHOST),
@@ -100,7 +103,10 @@ impl Driver {
         let dht =
             Dht::start(DhtOptions { bootstrap: core.settings.bootstrap.clone(), bind, ..Default::default() });
         let dht = dht.await.map_err(failed)?;
-        let address = bind.map_or(listen, |ip| SocketAddr::from((ip, listen.port())));
+        let address = match bind {
+            Some(ip) if listen.ip().is_unspecified() => SocketAddr::from((ip, listen.port())),
+            _ => listen,
+        };
         let options = SwarmOptions {
             upload_bytes_a_second_max: core.settings.limit_up,
             download_bytes_a_second_max: core.settings.limit_down,
@@ -117,7 +123,10 @@ impl Driver {
             limit_down: core.settings.limit_down,
         };
         let (gossip, news) = Gossip::start(options).await.map_err(failed)?;
-        Ok((Net { dht, swarm, gossip, listen }, news))
+        let reached = core.settings.upnp && !listen.ip().is_loopback();
+        let upnp = reached.then(|| Upnp::start(vec![listen.port(), gossip.port()])).flatten();
+        tracing::info!("peers are awaited at {listen}, neighbours at port {}", gossip.port());
+        Ok((Net { dht, swarm, gossip, listen, _upnp: upnp }, news))
     }
 
     /// Runs until `stop` is notified.
@@ -336,6 +345,17 @@ impl Driver {
         self.net.as_ref().map_or(0, |net| net.gossip.neighbours().len())
     }
 
+    /// Whether the DHT answered when it was last asked.
+    pub fn dht_answers(&self) -> Option<bool> {
+        self.facts.lock().dht.answers()
+    }
+
+    /// From where each of them takes part, and for how many seconds.
+    pub fn connected(&self) -> Vec<(SocketAddr, f64)> {
+        let neighbours = self.net.as_ref().map_or(Vec::new(), |net| net.gossip.neighbours());
+        neighbours.iter().map(|one| (one.gossip, one.since.elapsed().as_secs_f64())).collect()
+    }
+
     /// Peers connected for a version.
     pub fn peers_of(&self, infohash: InfoHash) -> usize {
         self.net.as_ref().map_or(0, |net| net.swarm.peers(infohash))
@@ -365,6 +385,15 @@ impl Driver {
         self.core.cache.set_meter("fetched", fetched);
         self.core.cache.set_meter("sent", sent);
     }
+}
+
+/// Both families, or where the system has no IPv6, the other.
+fn available(listen: SocketAddr) -> SocketAddr {
+    let all_v6 = listen.is_ipv6() && listen.ip().is_unspecified();
+    if all_v6 && std::net::TcpListener::bind((listen.ip(), 0)).is_err() {
+        return SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port()));
+    }
+    listen
 }
 
 fn first_machine(core: &Core) -> Machine {

@@ -7,6 +7,7 @@ use super::control::{Failure, FailureKind, LINE_BYTES_MAX, Reply, Request};
 use super::core::Core;
 use super::drive::Driver;
 use super::error::EngineError;
+use super::hook::Hook;
 use super::host::EngineHost;
 use super::launch::{Launch, Role};
 use crate::fuse::{MountOptions, Mounted, Unmount};
@@ -206,6 +207,14 @@ impl Engine {
         if let Some(mounted) = &mounted {
             driver.set_kernel(Arc::downgrade(mounted));
         }
+        let capability = super::report::kind_name(desk.core.keys.kind);
+        match &desk.mounted_at {
+            Some(directory) => {
+                let directory = crate::base::shown(directory.as_bytes());
+                tracing::info!("{} ({capability}) is mounted at {directory}", desk.core.name);
+            }
+            None => tracing::info!("{} ({capability}) is mirrored", desk.core.name),
+        }
         Ok(Arc::new(Engine {
             desk,
             mounted: Mutex::new(mounted),
@@ -221,6 +230,7 @@ impl Engine {
         let stop = Arc::new(Notify::new());
         let driving = tokio::spawn(self.desk.driver.clone().run(inputs, stop.clone()));
         let persisting = tokio::spawn(persist_regularly(self.desk.core.clone()));
+        let hook = Hook::start(&self.desk);
         let end = self.wait().await;
         tracing::info!("ending");
         let (publish, answer) = match end {
@@ -234,6 +244,7 @@ impl Engine {
             End::Asked { publish, answer } => (publish, Some(answer)),
         };
         persisting.abort();
+        drop(hook);
         self.persist().await;
         let published = self.desk.driver.drain(publish).await;
         self.persist().await;

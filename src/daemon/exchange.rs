@@ -9,7 +9,7 @@ use crate::net::gossip::Message;
 use crate::record::{Record, SignedItem, VersionRef};
 use crate::sync::{Heard, Poll, PutOutcome};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 const PEERS_DEADLINE: Duration = Duration::from_secs(4);
@@ -26,9 +26,11 @@ impl Driver {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(error = %error_chain(&error), "poll");
+                self.note_dht(false);
                 return Poll::Unreachable;
             }
         };
+        self.note_dht(found.answered > 0 || !found.items.is_empty());
         let accepted = self.core.inner().state.accepted.as_ref().map(|item| item.seq);
         let highest = found.items.iter().map(|item| item.seq).max();
         let Some(highest) = highest else {
@@ -127,7 +129,8 @@ impl Driver {
         // A lost answer must not lead to a second value under this number: the item is remembered before it is sent.
         match net.dht.put(&item, cas).await {
             Ok(stored) => {
-                tracing::info!(seq, stored, "record put");
+                tracing::info!(seq, "record put into the DHT, at {stored} nodes");
+                self.note_dht(true);
                 Core::count(&self.core.done.puts);
                 let mut inner = self.core.inner();
                 if inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
@@ -142,7 +145,8 @@ impl Driver {
             }
             Err(NetError::Superseded) => PutOutcome::Superseded,
             Err(error) => {
-                tracing::warn!(error = %error_chain(&error), "the record was not put");
+                tracing::debug!(error = %error_chain(&error), "the record was not put");
+                self.note_dht(false);
                 PutOutcome::Unreachable
             }
         }
@@ -170,7 +174,7 @@ impl Driver {
         if let Some(item) = item {
             match net.dht.put(&item, None).await {
                 Ok(stored) => {
-                    tracing::info!(seq = item.seq, stored, "record put back");
+                    tracing::info!(seq = item.seq, "record put back into the DHT, at {stored} nodes");
                     Core::count(&self.core.done.reputs);
                     net.gossip.tell(&Message::Kept(item.seq), None);
                 }
@@ -181,6 +185,10 @@ impl Driver {
     }
 
     pub(super) async fn announce(&self, net: &Net) {
+        // The DHT tells of IPv4 addresses only.
+        if matches!(net.listen.ip(), IpAddr::V6(ip) if !ip.is_unspecified()) {
+            return;
+        }
         for day in days(now_seconds()) {
             let infohash = self.core.keys.record.rendezvous(day, Purpose::Torrent);
             if let Err(error) = net.dht.announce(infohash, net.listen.port()).await {

@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub(super) const COPY_BYTES: usize = 1 << 20;
 /// Names that lead deeper than this are not followed.
 const DEPTH_MAX: usize = 512;
+/// Of so many kept versions the log tells what they changed.
+const TOLD_MAX: usize = 8;
 
 /// The versions that a person may look at, newest first: those of the record that are here, then older kept ones.
 pub fn listed(core: &Core) -> Vec<Version> {
@@ -82,13 +84,22 @@ pub fn versions(core: &Core) -> Value {
     json!(answer)
 }
 
-/// The answer to `Log`: what the cache remembers of commits, and the kept ones.
-pub fn log(core: &Core, limit: usize) -> Value {
+/// The answer to `Log`: what the cache remembers of commits, and the kept ones; `paths` says what the newest of these
+/// changed.
+pub fn log(core: &Core, limit: usize, paths: bool) -> Value {
     let mut entries: BTreeMap<String, LogEntry> =
         core.cache.log().into_iter().map(|e| (e.commit.clone(), e)).collect();
-    for (number, version) in (1..).zip(listed(core)) {
+    let listed = listed(core);
+    core.touched.lock().retain(|commit, _| listed.iter().any(|version| version.id() == *commit));
+    for (number, version) in (1..).zip(&listed) {
         if let Some(commit) = &version.commit {
-            let entry = LogEntry { version: Some(number), ..log_entry(version.id(), commit) };
+            let mut entry = LogEntry { version: Some(number), ..log_entry(version.id(), commit) };
+            let index = number as usize;
+            let before = listed.get(index).filter(|before| before.commit.is_some());
+            if paths && index <= TOLD_MAX && (before.is_some() || commit.parents.is_empty()) {
+                let touched = core.touched(before, version).unwrap_or_default();
+                (entry.paths, entry.more) = (touched.paths, touched.more);
+            }
             entries.insert(entry.commit.clone(), entry);
         }
     }
@@ -106,7 +117,7 @@ pub fn log_entry(id: crate::base::Id, commit: &crate::record::Commit) -> LogEntr
         device: commit.device.to_string(),
         parents: commit.parents.iter().map(ToString::to_string).collect(),
         lamport: commit.lamport,
-        version: None,
+        ..LogEntry::default()
     }
 }
 

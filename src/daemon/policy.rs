@@ -94,7 +94,7 @@ impl Core {
     pub fn enact(&self, policy: Policy, charter: Charter) -> Result<Changes, EngineError> {
         for _ in 0..RETRIES_MAX {
             if let Some(changes) = self.try_enact(&policy, &charter)? {
-                tracing::info!(counter = policy.counter, blocks = charter.blocks.len(), "policy in force");
+                tracing::info!("policy {} is in force, {} block(s)", policy.counter, charter.blocks.len());
                 return Ok(changes);
             }
         }
@@ -204,7 +204,9 @@ impl Core {
     ) {
         let path = charter.blocks.get(&block).map(|block| String::from_utf8_lossy(&block.path).into_owned());
         let path = format!("/{}", path.unwrap_or_default());
-        tracing::warn!(block = block.0, %path, "a newer policy forbids local edits: set aside under .kilofs/refused");
+        tracing::warn!(
+            "a newer policy forbids what was edited here: set aside under .kilofs/refused/{block}"
+        );
         inner.set_aside.push(SetAside { block, root, time: now_seconds(), image: head.image.clone() });
         inner.state.refusals.insert(RefusalStatus {
             block: block.0,

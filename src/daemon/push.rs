@@ -119,9 +119,13 @@ impl Driver {
             match event {
                 Event::Met(id) => {
                     self.tell(Input::Neighbours(net.gossip.neighbours().len()));
+                    self.note_neighbour(net, id);
                     self.say_accepted(net, id);
                 }
-                Event::Left(_) => self.tell(Input::Neighbours(net.gossip.neighbours().len())),
+                Event::Left(id) => {
+                    self.tell(Input::Neighbours(net.gossip.neighbours().len()));
+                    self.note_parting(id);
+                }
                 Event::Said(from, Message::News(news)) => self.clone().news(net, from, *news).await,
                 Event::Said(from, Message::Want { infohash, bases }) => {
                     self.clone().answer(net, from, infohash, bases).await;

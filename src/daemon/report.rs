@@ -3,13 +3,13 @@
 use super::conflicts::existing_conflicts;
 use super::core::Core;
 use super::drive::Driver;
-use super::status::{BlockStatus, Counters, Status, TransferStatus, VersionStatus};
+use super::status::{BlockStatus, Counters, NeighbourStatus, Status, TransferStatus, VersionStatus};
 use crate::base::InfoHash;
 use crate::crypt::link::Kind;
 use std::sync::atomic::Ordering;
 
 /// A record that nobody confirmed for so long may be an old one that somebody holds in front of us.
-const STALE_SECONDS: f64 = 86_400.0;
+pub(super) const STALE_SECONDS: f64 = 86_400.0;
 
 /// What a capability is called.
 pub fn kind_name(kind: Kind) -> &'static str {
@@ -18,6 +18,21 @@ pub fn kind_name(kind: Kind) -> &'static str {
         Kind::Read => "read",
         Kind::Write => "write",
         Kind::Admin => "admin",
+    }
+}
+
+/// The first characters of a torrent's id, for the log.
+pub fn short(infohash: &crate::base::InfoHash) -> String {
+    infohash.to_string().chars().take(12).collect()
+}
+
+impl Core {
+    /// What a device is called in the log.
+    pub(super) fn called(&self, device: &crate::base::DeviceId) -> String {
+        if *device == self.keys.device.public() {
+            return "this device".into();
+        }
+        format!("device {}", device.to_string().chars().take(8).collect::<String>())
     }
 }
 
@@ -36,10 +51,17 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
     let named = core.named_versions(&inner);
     let newest_named = named.first().map(|version| version.infohash);
     let listed = if named.is_empty() { state.head.into_iter().collect() } else { named };
-    let versions = listed.iter().map(|version| VersionStatus {
-        infohash: version.infohash.to_string(),
-        complete: inner.versions.get(&version.infohash).is_some(),
-        peers: driver.map_or(0, |driver| driver.peers_of(version.infohash)),
+    let versions = listed.iter().map(|version| {
+        let kept = inner.versions.get(&version.infohash);
+        let commit = kept.and_then(|kept| kept.commit.as_ref());
+        VersionStatus {
+            infohash: version.infohash.to_string(),
+            complete: kept.is_some(),
+            peers: driver.map_or(0, |driver| driver.peers_of(version.infohash)),
+            time: commit.map(|commit| commit.time),
+            device: commit.map(|commit| commit.device.to_string()),
+            image_bytes: kept.map_or(0, |kept| kept.image.bytes()),
+        }
     });
     let blocks =
         state.charter.blocks.iter().filter(|_| core.tree.is_some()).map(|(number, block)| BlockStatus {
@@ -74,6 +96,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         versions: versions.collect(),
         peers: driver.map_or(0, Driver::peers),
         neighbours: driver.map_or(0, Driver::neighbours),
+        connected: driver.map_or(Vec::new(), connected),
+        dht_answers: driver.and_then(Driver::dht_answers),
         blocks: blocks.collect(),
         conflicts,
         refused: state.refusals.iter().cloned().collect(),
@@ -100,6 +124,14 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             logged: load(&core.done.logged),
         },
     }
+}
+
+fn connected(driver: &Driver) -> Vec<NeighbourStatus> {
+    let status = |(address, seconds): (std::net::SocketAddr, f64)| NeighbourStatus {
+        address: address.to_string(),
+        seconds,
+    };
+    driver.connected().into_iter().map(status).collect()
 }
 
 fn transfers(driver: &Driver) -> Vec<TransferStatus> {

@@ -43,6 +43,10 @@ pub struct Status {
     /// How many of them are connected and told news at once.
     #[serde(default)]
     pub neighbours: usize,
+    /// Who they are.
+    pub connected: Vec<NeighbourStatus>,
+    /// Whether the DHT answered when it was last asked; none while nothing was asked.
+    pub dht_answers: Option<bool>,
     /// The blocks and what this device may do in them.
     pub blocks: Vec<BlockStatus>,
     /// Conflict copies that still exist.
@@ -85,6 +89,22 @@ pub struct VersionStatus {
     pub complete: bool,
     /// Peers that are connected for it.
     pub peers: usize,
+    /// When it was made, in seconds since 1970; none where it cannot be opened.
+    pub time: Option<i64>,
+    /// The device that made it.
+    pub device: Option<String>,
+    /// Bytes of its image.
+    pub image_bytes: u64,
+}
+
+/// One neighbour.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NeighbourStatus {
+    /// From where it takes part.
+    pub address: String,
+    /// For how long it has been connected, in seconds.
+    pub seconds: f64,
 }
 
 /// One block.

@@ -246,7 +246,17 @@ impl Core {
                         refused,
                         theirs.entry.signature_valid(&self.keys.database).then_some(theirs.entry.signer),
                     );
-                    tracing::warn!(block = number.0, reason = %status.reason, "refused");
+                    // It is met again with every version that stands on it.
+                    if !self.inner().state.refusals.contains(&status) {
+                        let by = match &status.signer {
+                            Some(_) => self.called(&theirs.entry.signer),
+                            None => "somebody who cannot be told".into(),
+                        };
+                        tracing::warn!(
+                            "refused: what {by} changed in block {number} does not count: {}",
+                            status.reason
+                        );
+                    }
                     plan.refusals.push(status);
                     if let Some(ours) = ours {
                         plan.entries.insert(*number, ours.clone());

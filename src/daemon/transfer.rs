@@ -3,6 +3,7 @@
 use super::delta::Arrival;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
+use super::report::short;
 use super::take::Taken;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes};
@@ -15,7 +16,7 @@ use crate::torrent::{Limits, Metainfo, MetainfoError};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const METAINFO_BYTES_MAX: usize = 8 << 20;
 const METAINFO_DEADLINE: Duration = Duration::from_secs(8);
@@ -294,7 +295,10 @@ impl Driver {
                     self.seed(net, &made.metainfo, made.image).await;
                     self.drop_old(net).await;
                 }
-                tracing::info!(version = %made.reference.infohash, "published");
+                if let Some(rest) = self.core.said.0.due(Instant::now()) {
+                    let version = short(&made.reference.infohash);
+                    tracing::info!(%version, "published what was changed here{rest}");
+                }
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// How a node finds the DHT and where it listens.
 #[derive(Clone, Debug)]
@@ -187,7 +187,9 @@ impl Dht {
     }
 
     async fn look_up(&self, key: &PublicKey, more_recent_than: Option<i64>) -> Result<Found, NetError> {
-        let mut lookup = self.node()?.get_mutable_detailed(&key.0, None, more_recent_than);
+        // Held to the end: a lookup whose node goes while it is rebuilt panics.
+        let node = self.node()?;
+        let mut lookup = node.get_mutable_detailed(&key.0, None, more_recent_than);
         let end = Instant::now() + OPERATION_DEADLINE;
         let mut items: Vec<SignedItem> = Vec::new();
         while let Ok(Some(item)) = timeout_at(end, lookup.items.next()).await {
@@ -198,6 +200,7 @@ impl Dht {
             }
         }
         let outcome = timeout_at(end, lookup.outcome.recv()).await.unwrap_or_default();
+        drop(node);
         if outcome.responded() == 0 && items.is_empty() {
             self.note_silence().await;
             return Err(NetError::Unreachable);
@@ -218,7 +221,7 @@ impl Dht {
         }
         rebuilding.not_before = Instant::now() + rebuilding.pause;
         rebuilding.pause = (rebuilding.pause * 2).min(REBUILD_PAUSE_MAX);
-        info!("no DHT node answers: starting over from the bootstrap nodes");
+        debug!("no DHT node answers: starting over from the bootstrap nodes");
         // The old node gives its port free when its last handle goes.
         let old = self.0.node.lock().take();
         let mut carried = match old {

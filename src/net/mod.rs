@@ -13,6 +13,7 @@ mod session;
 mod storage;
 mod swarm;
 mod testnet;
+mod upnp;
 
 pub use dht::{Dht, DhtOptions, Found};
 pub use error::NetError;
@@ -20,3 +21,4 @@ pub use lan::{LAN_PORT, Lan, LanOptions, Nearby};
 pub use session::SwarmOptions;
 pub use swarm::{Swarm, Traffic};
 pub use testnet::Testnet;
+pub use upnp::Upnp;

@@ -77,7 +77,8 @@ pub(super) fn session_options(options: &SwarmOptions) -> SessionOptions {
             upload_bps: limit(options.upload_bytes_a_second_max),
             download_bps: limit(options.download_bytes_a_second_max),
         },
-        ipv4_only: options.listen.is_ipv4(),
+        // Peers of the other family may be named by hand or by neighbours: they are dialled all the same.
+        ipv4_only: false,
         peer_limit: Some(options.peers_max),
         client_name_and_version: Some(format!("kilofs {}", env!("CARGO_PKG_VERSION"))),
         ..SessionOptions::default()

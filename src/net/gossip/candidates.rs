@@ -11,6 +11,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A candidate that failed so often in a row is forgotten, unless it was named by hand.
 const FAILURES_MAX: u32 = 8;
 
+/// Another port of the host that an address names; a link-local one keeps its interface.
+pub(super) fn at_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
 /// All of them.
 #[derive(Default)]
 pub(super) struct Candidates(HashMap<SocketAddr, Candidate>);
@@ -22,6 +28,8 @@ struct Candidate {
     dialling: bool,
     /// It turned out to be this device.
     own: bool,
+    /// The neighbour that was found there, while it was connected over another address.
+    leads_to: Option<[u8; 16]>,
 }
 
 impl Candidates {
@@ -30,20 +38,30 @@ impl Candidates {
         if self.0.contains_key(&address) || self.0.len() >= CANDIDATES_MAX && !by_hand {
             return false;
         }
-        let candidate = Candidate { by_hand, failures: 0, next: Instant::now(), dialling: false, own: false };
+        let candidate = Candidate {
+            by_hand,
+            failures: 0,
+            next: Instant::now(),
+            dialling: false,
+            own: false,
+            leads_to: None,
+        };
         self.0.insert(address, candidate);
         true
     }
 
     /// Whom to dial now so that there are `wanted` connections; who was named by hand is dialled in any case.
-    pub(super) fn due(&mut self, connected: &[SocketAddr], wanted: usize) -> Vec<SocketAddr> {
+    pub(super) fn due(&mut self, connected: &[(SocketAddr, [u8; 16])], wanted: usize) -> Vec<SocketAddr> {
         let dialling = self.0.values().filter(|candidate| candidate.dialling).count();
         let mut room = wanted.saturating_sub(connected.len() + dialling);
         let now = Instant::now();
         let mut due = Vec::new();
         for (address, candidate) in &mut self.0 {
             let idle = !candidate.dialling && !candidate.own && candidate.next <= now;
-            if idle && (room > 0 || candidate.by_hand) && !connected.contains(address) {
+            let there = connected
+                .iter()
+                .any(|(known, neighbour)| known == address || candidate.leads_to == Some(*neighbour));
+            if idle && (room > 0 || candidate.by_hand) && !there {
                 candidate.dialling = true;
                 room = room.saturating_sub(1);
                 due.push(*address);
@@ -62,6 +80,13 @@ impl Candidates {
         candidate.next = Instant::now() + pause.min(PAUSE_MAX);
         if candidate.failures > FAILURES_MAX && !candidate.by_hand {
             self.0.remove(address);
+        }
+    }
+
+    /// At an address there is a neighbour that is connected over another one.
+    pub(super) fn leads_to(&mut self, address: &SocketAddr, neighbour: [u8; 16]) {
+        if let Some(candidate) = self.0.get_mut(address) {
+            candidate.leads_to = Some(neighbour);
         }
     }
 

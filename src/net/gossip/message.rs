@@ -13,6 +13,10 @@ const SPANS_MAX: usize = 10_000;
 /// Addresses that are told at a time.
 pub const ADDRESSES_MAX: usize = 32;
 const ITEM_BYTES_MAX: usize = 1_200;
+/// Addresses of its own that a device tells; one with more tells the first ones.
+pub const OWN_MAX: usize = 8;
+/// The kind of [`Message::Own`].
+const OWN: u8 = 32;
 /// The longest message.
 pub const MESSAGE_BYTES_MAX: usize = NEWS_BYTES_MAX + PIECES_MAX * 24 + SPANS_MAX * 12 + 4_096;
 
@@ -38,6 +42,8 @@ pub enum Message {
     Kept(i64),
     /// Nothing but a sign of life.
     Ping,
+    /// Where else the sender can be reached.
+    Own(Vec<SocketAddr>),
 }
 
 /// Who is at the other end.
@@ -104,14 +110,8 @@ impl Message {
             }
             Message::Have(infohash) => _ = writer.u8(2).raw(&infohash.0),
             Message::Addresses(addresses) => {
-                writer.u8(3).varint(addresses.len() as u64);
-                for address in addresses {
-                    match address.ip() {
-                        IpAddr::V4(ip) => writer.u8(4).raw(&ip.octets()),
-                        IpAddr::V6(ip) => writer.u8(6).raw(&ip.octets()),
-                    };
-                    writer.u16(address.port());
-                }
+                writer.u8(3);
+                put_addresses(&mut writer, addresses);
             }
             Message::Want { infohash, bases } => {
                 writer.u8(4).raw(&infohash.0).varint(bases.len() as u64);
@@ -119,6 +119,10 @@ impl Message {
             }
             Message::Kept(seq) => _ = writer.u8(5).u64(*seq as u64),
             Message::Ping => _ = writer.u8(6),
+            Message::Own(addresses) => {
+                writer.u8(OWN);
+                put_addresses(&mut writer, addresses);
+            }
         }
         writer.0
     }
@@ -142,19 +146,7 @@ impl Message {
                 Message::News(Box::new(News { item, delta }))
             }
             2 => Message::Have(InfoHash(reader.array()?)),
-            3 => {
-                let count = reader.bounded(ADDRESSES_MAX)?;
-                let mut addresses = Vec::with_capacity(count);
-                for _ in 0..count {
-                    let ip = match reader.u8()? {
-                        4 => IpAddr::from(reader.array::<4>()?),
-                        6 => IpAddr::from(reader.array::<16>()?),
-                        _ => return Err(Malformed),
-                    };
-                    addresses.push(SocketAddr::new(ip, reader.u16()?));
-                }
-                Message::Addresses(addresses)
-            }
+            3 => Message::Addresses(get_addresses(&mut reader, ADDRESSES_MAX)?),
             4 => {
                 let infohash = InfoHash(reader.array()?);
                 let count = reader.bounded(ADDRESSES_MAX)?;
@@ -163,11 +155,37 @@ impl Message {
             }
             5 => Message::Kept(reader.u64()? as i64),
             6 => Message::Ping,
+            OWN => Message::Own(get_addresses(&mut reader, OWN_MAX)?),
             _ => return Ok(None),
         };
         reader.end()?;
         Ok(Some(message))
     }
+}
+
+fn put_addresses(writer: &mut Writer, addresses: &[SocketAddr]) {
+    writer.varint(addresses.len() as u64);
+    for address in addresses {
+        match address.ip() {
+            IpAddr::V4(ip) => writer.u8(4).raw(&ip.octets()),
+            IpAddr::V6(ip) => writer.u8(6).raw(&ip.octets()),
+        };
+        writer.u16(address.port());
+    }
+}
+
+fn get_addresses(reader: &mut Reader<'_>, max: usize) -> Result<Vec<SocketAddr>, Malformed> {
+    let count = reader.bounded(max)?;
+    let mut addresses = Vec::with_capacity(count);
+    for _ in 0..count {
+        let ip = match reader.u8()? {
+            4 => IpAddr::from(reader.array::<4>()?),
+            6 => IpAddr::from(reader.array::<16>()?),
+            _ => return Err(Malformed),
+        };
+        addresses.push(SocketAddr::new(ip, reader.u16()?));
+    }
+    Ok(addresses)
 }
 
 impl Delta {
@@ -237,6 +255,7 @@ mod tests {
             Message::Want { infohash: InfoHash([1; 20]), bases: vec![InfoHash([2; 20])] },
             Message::Kept(-1),
             Message::Ping,
+            Message::Own(vec!["192.0.2.7:5".parse().unwrap(), "[fd00::2]:6".parse().unwrap()]),
         ]
     }
 

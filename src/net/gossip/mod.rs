@@ -5,6 +5,8 @@ mod candidates;
 mod link;
 mod message;
 mod neighbours;
+mod own;
+mod queue;
 #[cfg(test)]
 mod tests;
 

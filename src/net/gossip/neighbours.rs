@@ -1,8 +1,10 @@
 //! Who is connected: dials candidates until there are enough neighbours, accepts others, and hands messages around.
 
-use super::candidates::Candidates;
+use super::candidates::{Candidates, at_port};
 use super::link::{self, Allowance, Incoming, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
+use super::own::{canonical, is_of_use, is_own, own_addresses};
+use super::queue::Queue;
 use crate::crypt::Secret;
 use crate::net::NetError;
 use parking_lot::Mutex;
@@ -23,10 +25,6 @@ const WANTED: usize = 8;
 const NEIGHBOURS_MAX: usize = 24;
 /// Connections that have not greeted yet.
 const GREETING_MAX: usize = 64;
-/// Messages that wait for a slow neighbour; what comes on top is lost to it until the next.
-const QUEUE_MAX: usize = 64;
-/// The same in bytes.
-const QUEUE_BYTES_MAX: usize = 16 << 20;
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 const DIAL_PERIOD: Duration = Duration::from_millis(250);
@@ -61,6 +59,10 @@ pub struct Neighbour {
     pub id: NeighbourId,
     /// Where it serves torrents.
     pub torrents: SocketAddr,
+    /// From where it takes part.
+    pub gossip: SocketAddr,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// What happened.
@@ -109,31 +111,12 @@ struct Connected {
     hello: Hello,
     gossip: SocketAddr,
     torrents: SocketAddr,
+    /// Where else it says that it can be reached.
+    also: Vec<SocketAddr>,
+    dialled: bool,
+    since: Instant,
     queue: Queue,
     end: CancellationToken,
-}
-
-/// What waits to be sent to one neighbour.
-#[derive(Clone)]
-struct Queue {
-    messages: mpsc::Sender<Arc<Vec<u8>>>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Queue {
-    /// Adds a message unless too much is waiting; says whether it did.
-    fn offer(&self, message: Arc<Vec<u8>>) -> bool {
-        let size = message.len();
-        if self.bytes.load(Ordering::Relaxed) + size > QUEUE_BYTES_MAX {
-            return false;
-        }
-        self.bytes.fetch_add(size, Ordering::Relaxed);
-        let taken = self.messages.try_send(message).is_ok();
-        if !taken {
-            self.bytes.fetch_sub(size, Ordering::Relaxed);
-        }
-        taken
-    }
 }
 
 impl Gossip {
@@ -208,7 +191,13 @@ impl Gossip {
     pub fn neighbours(&self) -> Vec<Neighbour> {
         let state = self.0.inner.state.lock();
         let all = state.neighbours.iter();
-        all.map(|(id, neighbour)| Neighbour { id: *id, torrents: neighbour.torrents }).collect()
+        let neighbour = |(id, one): (&NeighbourId, &Connected)| Neighbour {
+            id: *id,
+            torrents: one.torrents,
+            gossip: one.gossip,
+            since: one.since,
+        };
+        all.map(neighbour).collect()
     }
 
     /// Bytes that arrived and bytes that were sent, as they were on the wire.
@@ -233,6 +222,7 @@ async fn accept_all(inner: Weak<Inner>, listener: TcpListener, stop: Cancellatio
         let Some(inner) = inner.upgrade() else { return };
         match accepted {
             Ok((stream, from)) => {
+                let from = canonical(from);
                 {
                     let mut state = inner.state.lock();
                     if state.greeting >= GREETING_MAX || state.neighbours.len() >= NEIGHBOURS_MAX {
@@ -276,16 +266,10 @@ async fn dial_all(inner: Weak<Inner>, stop: CancellationToken) {
 }
 
 impl Inner {
-    fn is_own(&self, address: &SocketAddr) -> bool {
-        let own = self.listen.ip();
-        let here = address.ip() == own || own.is_unspecified() && address.ip().is_loopback();
-        address.port() == 0 || here && address.port() == self.listen.port()
-    }
-
     fn add(&self, addresses: impl IntoIterator<Item = SocketAddr>, by_hand: bool) {
         let mut fresh = false;
         let mut state = self.state.lock();
-        for address in addresses.into_iter().filter(|address| !self.is_own(address)) {
+        for address in addresses.into_iter().filter(|address| !is_own(self.listen, address)) {
             fresh |= state.candidates.add(address, by_hand);
         }
         drop(state);
@@ -294,11 +278,26 @@ impl Inner {
         }
     }
 
+    /// A neighbour says where else it can be reached: of use when the present way is gone, and to others.
+    fn learn(&self, id: NeighbourId, addresses: Vec<SocketAddr>) {
+        let mut state = self.state.lock();
+        let Some(neighbour) = state.neighbours.get_mut(&id) else { return };
+        let new = |address: &SocketAddr| *address != neighbour.gossip && is_of_use(address);
+        let also: Vec<SocketAddr> = addresses.into_iter().filter(new).collect();
+        neighbour.also.clone_from(&also);
+        let news = Arc::new(Message::Addresses(also.clone()).encode());
+        for (_, other) in state.neighbours.iter().filter(|(other, _)| **other != id) {
+            let _ = other.queue.offer(news.clone());
+        }
+        drop(state);
+        self.add(also, false);
+    }
+
     /// Candidates to dial now.
     fn due(&self) -> Vec<SocketAddr> {
         let mut state = self.state.lock();
-        let connected: Vec<SocketAddr> =
-            state.neighbours.values().map(|neighbour| neighbour.gossip).collect();
+        let connected: Vec<(SocketAddr, [u8; 16])> =
+            state.neighbours.values().map(|neighbour| (neighbour.gossip, neighbour.hello.id)).collect();
         state.candidates.due(&connected, WANTED)
     }
 
@@ -337,14 +336,15 @@ impl Inner {
         let (Some(Message::Hello(hello)), _) = greeted?? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not say who it is"));
         };
-        let (sender, messages) = mpsc::channel(QUEUE_MAX);
-        let queue = Queue { messages: sender, bytes: Arc::default() };
-        let waiting = queue.bytes.clone();
+        let (queue, messages, waiting) = Queue::new();
         let end = self.stop.child_token();
         let connected = Connected {
             hello,
-            gossip: SocketAddr::new(from.ip(), hello.gossip_port),
-            torrents: SocketAddr::new(from.ip(), hello.torrent_port),
+            gossip: at_port(from, hello.gossip_port),
+            torrents: at_port(from, hello.torrent_port),
+            also: Vec::new(),
+            dialled,
+            since: Instant::now(),
             queue,
             end: end.clone(),
         };
@@ -361,7 +361,8 @@ impl Inner {
         result
     }
 
-    /// Takes a neighbour in. Of two connections between the same two, both ends keep the one that the lower id dialled.
+    /// Takes a neighbour in. Of two connections between the same two, both ends keep the one that the lower id dialled;
+    /// if one side dialled both, at two addresses of the other, the first.
     fn enter(&self, connected: Connected, from: SocketAddr, dialled: bool) -> Option<NeighbourId> {
         let mut state = self.state.lock();
         let hello = connected.hello;
@@ -371,18 +372,27 @@ impl Inner {
         }
         let favoured = dialled == (self.own.id < hello.id);
         let twin = state.neighbours.iter().find(|(_, known)| known.hello.id == hello.id);
-        if let Some((twin, known)) = twin.map(|(id, known)| (*id, known.end.clone())) {
-            if !favoured {
+        if let Some((twin, known)) = twin {
+            let other_way = known.dialled == dialled && known.gossip.ip() != from.ip();
+            let (twin, end) = (*twin, known.end.clone());
+            if !favoured || other_way {
+                if dialled {
+                    state.candidates.leads_to(&from, hello.id);
+                }
                 return None;
             }
-            known.cancel();
+            end.cancel();
             state.neighbours.remove(&twin);
         } else if state.neighbours.len() >= NEIGHBOURS_MAX {
             return None;
         }
-        let others: Vec<SocketAddr> =
-            state.neighbours.values().map(|known| known.gossip).take(ADDRESSES_MAX).collect();
-        let _ = connected.queue.offer(Arc::new(Message::Addresses(others).encode()));
+        let ways = |known: &Connected| [&[known.gossip][..], &known.also].concat();
+        let others = state.neighbours.values().flat_map(ways).filter(is_of_use).take(ADDRESSES_MAX);
+        let _ = connected.queue.offer(Arc::new(Message::Addresses(others.collect()).encode()));
+        let own = own_addresses(self.listen);
+        if !own.is_empty() {
+            let _ = connected.queue.offer(Arc::new(Message::Own(own).encode()));
+        }
         let news = Arc::new(Message::Addresses(vec![connected.gossip]).encode());
         for known in state.neighbours.values() {
             let _ = known.queue.offer(news.clone());
@@ -399,6 +409,7 @@ impl Inner {
             match message {
                 None | Some(Message::Ping | Message::Hello(_)) => {}
                 Some(Message::Addresses(addresses)) => self.add(addresses, false),
+                Some(Message::Own(addresses)) => self.learn(id, addresses),
                 Some(message) => {
                     if self.events.send(Event::Said(id, message)).await.is_err() {
                         return Ok(());

@@ -4,14 +4,18 @@
 use super::*;
 use crate::base::InfoHash;
 use crate::crypt::Secret;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 async fn start(secret: u8) -> (Gossip, mpsc::Receiver<Event>) {
+    start_at(Ipv4Addr::LOCALHOST.into(), secret).await
+}
+
+async fn start_at(ip: IpAddr, secret: u8) -> (Gossip, mpsc::Receiver<Event>) {
     let options = GossipOptions {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        listen: SocketAddr::from((ip, 0)),
         torrent_port: 4_000 + u16::from(secret),
         secret: Secret::new([secret; 32]),
         limit_up: None,
@@ -109,4 +113,46 @@ async fn a_device_does_not_become_its_own_neighbour() {
     met(&mut at_a).await;
     met(&mut at_b).await;
     assert_eq!(a.neighbours().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_with_addresses_of_both_families_is_one_neighbour() {
+    let (a, mut at_a) = start_at(Ipv6Addr::UNSPECIFIED.into(), 1).await;
+    let (b, mut at_b) = start_at(Ipv6Addr::LOCALHOST.into(), 1).await;
+    let six = SocketAddr::from((Ipv6Addr::LOCALHOST, a.port()));
+    b.candidates([six], true);
+    met(&mut at_b).await;
+    met(&mut at_a).await;
+    assert!(a.neighbours()[0].gossip.is_ipv6());
+    // The other address is found later, as by a lookup, and again by hand.
+    b.candidates([SocketAddr::from((Ipv4Addr::LOCALHOST, a.port()))], true);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(b.neighbours()[0].gossip, six, "the first connection stays");
+    assert!(at_a.try_recv().is_err() && at_b.try_recv().is_err(), "nobody came or went meanwhile");
+    // Over IPv4 it is found all the same where that is the only way, and under its plain address.
+    let (c, mut at_c) = start(1).await;
+    c.candidates([SocketAddr::from((Ipv4Addr::LOCALHOST, a.port()))], true);
+    met(&mut at_c).await;
+    let seen = async {
+        while !a.neighbours().iter().any(|one| one.gossip == address(&c)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), seen).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_neighbour_says_of_its_own_addresses_is_told_to_others() {
+    let ((a, mut at_a), (b, mut at_b)) = (start(1).await, start(1).await);
+    let (elsewhere, mut there) = start_at(Ipv6Addr::LOCALHOST.into(), 1).await;
+    b.candidates([address(&a)], false);
+    met(&mut at_b).await;
+    met(&mut at_a).await;
+    let at_six = SocketAddr::from((Ipv6Addr::LOCALHOST, elsewhere.port()));
+    let of_link = "[fe80::1]:7".parse().unwrap();
+    assert_eq!(b.tell(&Message::Own(vec![of_link, at_six]), None), 1);
+    // The one that was told dials it, and a newcomer hears of it.
+    met(&mut there).await;
+    drop((a, at_a));
+    assert!(b.neighbours().len() <= 2);
 }

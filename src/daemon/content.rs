@@ -1,0 +1,36 @@
+//! The working head as one id, and how much of it nobody else has.
+
+use super::core::Core;
+use crate::base::Id;
+
+impl Core {
+    /// The content of all blocks as one id.
+    pub fn content_root(&self) -> Option<Id> {
+        let tree = self.tree.as_ref()?;
+        let _turn = self.turn.lock();
+        if tree.flush().is_ok_and(|head| {
+            self.install(&mut self.inner(), &head);
+            true
+        }) {
+            let inner = self.inner();
+            let blocks = inner.state.charter.blocks.keys();
+            let ids = blocks.map(|number| {
+                (*number, inner.state.roots.get(number).copied().flatten().map(|root| root.id))
+            });
+            return Some(crate::record::content_root(ids));
+        }
+        None
+    }
+
+    /// Bytes of changes that no version holds; above 0 from the first on.
+    pub fn pending_bytes(&self) -> u64 {
+        let Some(tree) = &self.tree else { return 0 };
+        let inner = self.inner();
+        let unpublished = inner.published != Some(tree.generation());
+        if !unpublished {
+            return 0;
+        }
+        let newest = inner.versions.iter().next().map_or(0, |version| version.image.live_bytes());
+        (tree.dirty_bytes() + inner.image.live_bytes().abs_diff(newest)).max(1)
+    }
+}
