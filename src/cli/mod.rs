@@ -24,6 +24,7 @@ mod paths;
 mod policy;
 mod progress;
 mod session;
+mod share;
 mod status;
 mod sync;
 mod testnet;
@@ -63,6 +64,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Join(command) => join::run(&context, command),
         Command::Mount(command) => mount::mount(&context, command),
         Command::Mirror(command) => mount::mirror(&context, command),
+        Command::Share(command) => share::run(&context, command),
         Command::Umount(command) => umount::run(&context, command),
         Command::Status(command) => status::run(&context, command),
         Command::Sync(command) => sync::run(&context, command),

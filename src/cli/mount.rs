@@ -72,7 +72,7 @@ pub fn mirror(context: &Context, command: Mirror) -> Outcome {
     start(context, command.name, Role::Mirror, command.foreground)
 }
 
-fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome {
+pub(super) fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome {
     let mut keyring = context.open_keyring(&name)?;
     let held = keyring.capability.kind();
     let is_mirror = role == Role::Mirror;
@@ -102,6 +102,10 @@ fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Outcome
         }
         output.result(&readiness, |readiness| match readiness["mounted_at"].as_str() {
             Some(directory) => format!("{name} is mounted at {}", shown(directory.as_bytes())),
+            None if readiness["shared_at"].is_string() => format!(
+                "{name} is shared with {}; `kilofs umount {name}` ends that",
+                shown(readiness["shared_at"].as_str().unwrap_or_default().as_bytes())
+            ),
             None => format!("{name} is mirrored; `kilofs umount {name}` ends that"),
         })
     };
@@ -147,7 +151,7 @@ fn mountpoint(given: &Path) -> Result<PathBuf, Failure> {
     Ok(parent.canonicalize().map_or(absolute.clone(), |parent| parent.join(last)))
 }
 
-fn ensure_idle(context: &Context, name: &Name) -> Outcome {
+pub(super) fn ensure_idle(context: &Context, name: &Name) -> Outcome {
     let paths = context.existing(name)?;
     let end = Instant::now() + ENDING_PATIENCE;
     let answer = loop {

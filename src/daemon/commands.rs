@@ -10,11 +10,12 @@ use super::report::status;
 use super::restore;
 use crate::base::Malformed;
 use crate::record::{Charter, Policy, SignedItem};
+use crate::share::Share;
 use crate::sync::Input;
 use crate::tree::{Changes, FileType, ReadTree, Tree, TreeError};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const DIRECTORY_MODE: u16 = 0o755;
@@ -29,6 +30,8 @@ pub struct Desk {
     pub serving: bool,
     /// Where it is mounted.
     pub mounted_at: Option<String>,
+    /// The folder that is shared.
+    pub share: OnceLock<Arc<Share>>,
 }
 
 impl Desk {
@@ -61,7 +64,8 @@ impl Desk {
 
     /// The status object.
     pub fn status(&self) -> Value {
-        let status = status(&self.core, Some(&self.driver), self.serving, self.mounted_at.clone());
+        let mut status = status(&self.core, Some(&self.driver), self.serving, self.mounted_at.clone());
+        (status.shared_at, status.share) = self.share_status();
         serde_json::to_value(status).unwrap_or(Value::Null)
     }
 

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -84,7 +84,8 @@ pub fn local(launch: Launch) -> Result<Local, Failure> {
     let stop = Arc::new(Notify::new());
     // A repair works on what is there; nothing may be taken over meanwhile, and nothing be published.
     let task = (!core.settings.rescue).then(|| runtime.spawn(driver.clone().run(inputs, stop.clone())));
-    let desk = Arc::new(Desk { core, driver, serving: false, mounted_at: None });
+    let desk = Desk { core, driver, serving: false, mounted_at: None, share: OnceLock::new() };
+    let desk = Arc::new(desk);
     Ok(Local { runtime: Some(runtime), desk, stop, task })
 }
 
@@ -158,7 +159,16 @@ impl Engine {
             Role::Mount { directory, .. } => Some(directory.display().to_string()),
             _ => None,
         };
-        let desk = Arc::new(Desk { core: core.clone(), driver: driver.clone(), serving: true, mounted_at });
+        let desk = Arc::new(Desk {
+            core: core.clone(),
+            driver: driver.clone(),
+            serving: true,
+            mounted_at,
+            share: OnceLock::new(),
+        });
+        let sharing = (desk.clone(), role.clone());
+        let sharing = tokio::task::spawn_blocking(move || sharing.0.start_share(&sharing.1));
+        sharing.await.map_err(|error| Failure::failed(error.to_string()))??;
         let mounted = match role {
             Role::Mount { directory, options } => {
                 let desk = desk.clone();
@@ -196,6 +206,7 @@ impl Engine {
             End::Unmounted => (PUBLISH_AT_END, None),
             End::Asked { publish, answer } => (publish, Some(answer)),
         };
+        self.stop_share().await;
         persisting.abort();
         self.persist().await;
         let published = self.desk.driver.drain(publish).await;
@@ -212,6 +223,13 @@ impl Engine {
         if let Some(answer) = answer {
             let pending_bytes = if published { 0 } else { self.desk.core.pending_bytes().max(1) };
             respond(answer, &Reply::Done(json!(Stopped { pending_bytes }))).await;
+        }
+    }
+
+    async fn stop_share(&self) {
+        let Some(share) = self.desk.share.get().cloned() else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || share.stop()).await {
+            tracing::error!(%error, "the shared folder ended abnormally");
         }
     }
 

@@ -36,6 +36,7 @@ mod repair;
 mod report;
 mod restore;
 pub mod setup;
+mod share;
 mod standing;
 pub mod state;
 pub mod status;

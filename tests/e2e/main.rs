@@ -17,5 +17,8 @@ mod process;
 mod promises;
 mod push;
 mod repair;
+mod share;
+mod share_faults;
+mod share_random;
 mod storm;
 mod trees;
