@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 6 | [`cli`] |
 //! | 5 | [`daemon`] |
-//! | 4 | [`fuse`], [`net`] |
+//! | 4 | [`fuse`], [`share`], [`net`] |
 //! | 3 | [`tree`], [`sync`] |
 //! | 2 | [`map`], [`record`], [`image`], [`torrent`] |
 //! | 1 | [`crypt`] |
@@ -21,6 +21,7 @@ pub mod image;
 pub mod map;
 pub mod net;
 pub mod record;
+pub mod share;
 pub mod sync;
 pub mod torrent;
 pub mod tree;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The folders of `src` and their floors. Imports point to lower floors only.
-const FLOORS: [(&str, u8); 11] = [
+const FLOORS: [(&str, u8); 12] = [
     ("base", 0),
     ("crypt", 1),
     ("map", 2),
@@ -20,6 +20,7 @@ const FLOORS: [(&str, u8); 11] = [
     ("sync", 3),
     ("fuse", 4),
     ("net", 4),
+    ("share", 4),
     ("daemon", 5),
 ];
 const TOP: (&str, u8) = ("cli", 6);

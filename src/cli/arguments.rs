@@ -1,8 +1,8 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, policy, status,
-    sync, testnet, umount,
+    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, policy, share,
+    status, sync, testnet, umount,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
@@ -80,7 +80,9 @@ pub enum Command {
     Join(join::Join),
     /// Show a database as a directory
     Mount(mount::Mount),
-    /// End a mount
+    /// Keep a plain folder in step with a database
+    Share(share::Share),
+    /// End a mount, a share or a mirror
     Umount(umount::Umount),
     /// Show how databases are
     Status(status::Show),

@@ -28,6 +28,7 @@ mod progress;
 mod rates;
 mod seen;
 mod session;
+mod share;
 mod status;
 mod sync;
 mod terminal;
@@ -71,6 +72,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Join(command) => join::run(&context, command),
         Command::Mount(command) => mount::mount(&context, command),
         Command::Mirror(command) => mirror::run(&context, command),
+        Command::Share(command) => share::run(&context, command),
         Command::Umount(command) => umount::run(&context, command),
         Command::Status(command) => status::run(&context, command),
         Command::Sync(command) => sync::run(&context, command),

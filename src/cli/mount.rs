@@ -81,6 +81,10 @@ pub fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Out
         }
         output.result(&readiness, |readiness| match readiness["mounted_at"].as_str() {
             Some(directory) => format!("{name} is mounted at {}", shown(directory.as_bytes())),
+            None if readiness["shared_at"].is_string() => format!(
+                "{name} is shared with {}; `kilofs umount {name}` ends that",
+                shown(readiness["shared_at"].as_str().unwrap_or_default().as_bytes())
+            ),
             None => format!("{name} is mirrored; `kilofs umount {name}` ends that"),
         })
     };

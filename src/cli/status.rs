@@ -9,7 +9,7 @@ use crate::crypt::keyring;
 use crate::daemon::client::{self, Asked};
 use crate::daemon::control::{Failure, Request};
 use crate::daemon::home::Name;
-use crate::daemon::status::{BlockStatus, Status, VersionStatus};
+use crate::daemon::status::{BlockStatus, ShareStatus, SkippedStatus, Status, VersionStatus};
 use clap::Args;
 use serde_json::Value;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -93,6 +93,10 @@ fn described(status: &Status) -> String {
         (Some(directory), Some(pid)) => {
             format!("mounted at {} by process {pid}", shown(directory.as_bytes()))
         }
+        (None, Some(pid)) if status.shared_at.is_some() => {
+            let folder = status.shared_at.as_deref().unwrap_or_default();
+            format!("shared with {} by process {pid}", shown(folder.as_bytes()))
+        }
         (None, Some(pid)) => format!("mirrored by process {pid}"),
         _ => "no engine runs".into(),
     };
@@ -130,6 +134,7 @@ fn described(status: &Status) -> String {
         "traffic",
         format!("{} fetched, {} sent", bytes(status.fetched_bytes), bytes(status.sent_bytes)),
     ));
+    rows.extend(status.share.iter().flat_map(folder));
     rows.extend(versions(status).lines().map(|line| ("version", line.to_owned())));
     for transfer in &status.transfers {
         let (done, total) = (bytes(transfer.done_bytes), bytes(transfer.total_bytes));
@@ -187,6 +192,23 @@ fn versions(status: &Status) -> String {
         ]
     };
     table(&status.versions.iter().map(row).collect::<Vec<_>>())
+}
+
+/// How a shared folder is.
+fn folder(share: &ShareStatus) -> Vec<(&'static str, String)> {
+    let state = match &share.halted {
+        Some(why) => format!("halted: {}", shown(why.as_bytes())),
+        None if share.in_step => "in step".into(),
+        None => format!("{} paths wait", share.waiting),
+    };
+    let named = |what: &'static str, of: &SkippedStatus| {
+        (what, format!("{}: {}", shown(of.path.as_bytes()), shown(of.reason.as_bytes())))
+    };
+    let mut rows = vec![("folder", state)];
+    rows.extend(share.failing.iter().map(|path| named("failing", path)));
+    rows.extend(share.skipped.iter().map(|path| named("skipped", path)));
+    rows.extend(share.refused.iter().map(|path| ("set aside", shown(path.as_bytes()))));
+    rows
 }
 
 /// Blocks as a table: number, path, mode, owner.

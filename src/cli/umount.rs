@@ -30,7 +30,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// Ends a mount: publishes what is pending for at most 5 s, keeps the rest, and returns when the engine has ended.
 #[derive(Args)]
 pub struct Umount {
-    /// The mountpoint, or the name of a mounted or mirrored database
+    /// The mountpoint, the shared folder, or the name of a database
     #[arg(value_name = "DIR")]
     target: PathBuf,
 }
@@ -41,7 +41,7 @@ pub fn run(context: &Context, Umount { target }: Umount) -> Outcome {
     let status = match read_status(&directory) {
         Ok(status) => status,
         Err(error) if is_dead(&error) => return clear(context, &directory),
-        Err(error) => match by_name(context, &target) {
+        Err(error) => match by_name(context, &target).or_else(|| by_folder(context, &target)) {
             Some(status) => status?,
             None => return Err(no_mount(&directory, &error)),
         },
@@ -103,9 +103,18 @@ fn by_name(context: &Context, target: &Path) -> Option<Result<Status, Failure>> 
     match client::ask(&paths.socket, &Request::Status, STATUS_DEADLINE) {
         Asked::Answered(answer) => Some(answer.and_then(understood)),
         Asked::NoEngine | Asked::Stale => {
-            Some(Err(Failure::failed(format!("{name} is neither mounted nor mirrored"))))
+            Some(Err(Failure::failed(format!("{name} is neither mounted, shared nor mirrored"))))
         }
     }
+}
+
+/// The engine that shares a folder.
+fn by_folder(context: &Context, target: &Path) -> Option<Result<Status, Failure>> {
+    let folder = target.canonicalize().ok()?;
+    let names = context.home.names().ok()?;
+    let statuses = names.iter().filter_map(|name| by_name(context, Path::new(name.as_str()))?.ok());
+    let mut shared = statuses.filter(|status| status.shared_at.as_deref().map(Path::new) == Some(&folder));
+    shared.next().map(Ok)
 }
 
 fn is_dead(error: &io::Error) -> bool {

@@ -10,11 +10,12 @@ use super::report::status;
 use super::restore;
 use crate::base::Malformed;
 use crate::record::{Charter, Policy, SignedItem};
+use crate::share::Share;
 use crate::sync::Input;
 use crate::tree::{Changes, FileType, ReadTree, Tree, TreeError};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const DIRECTORY_MODE: u16 = 0o755;
@@ -31,6 +32,8 @@ pub struct Desk {
     pub among: bool,
     /// Where it is mounted.
     pub mounted_at: Option<String>,
+    /// The folder that is shared.
+    pub share: OnceLock<Arc<Share>>,
 }
 
 impl Desk {
@@ -65,6 +68,7 @@ impl Desk {
     pub fn status(&self) -> Value {
         let mut status = status(&self.core, Some(&self.driver), self.serving, self.mounted_at.clone());
         status.shares_process = self.among;
+        (status.shared_at, status.share) = self.share_status();
         serde_json::to_value(status).unwrap_or(Value::Null)
     }
 

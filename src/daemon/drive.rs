@@ -11,6 +11,7 @@ use crate::image::Incoming;
 use crate::net::gossip::{Event, Gossip, GossipOptions};
 use crate::net::{Dht, DhtOptions, NetError, Swarm, SwarmOptions, Upnp};
 use crate::record::{Policy, Record};
+use crate::share::Share;
 use crate::sync::{Effect, Fetched, Heard, Input, Machine, Millis, Role, Timing};
 use crate::tree::Changes;
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ pub struct Driver {
     doorbell: Doorbell,
     settled: Notify,
     kernel: Mutex<Weak<Mounted>>,
+    share: Mutex<Weak<Share>>,
     pub(super) facts: Mutex<Facts>,
 }
 
@@ -78,6 +80,7 @@ impl Driver {
             doorbell: Doorbell::default(),
             settled: Notify::new(),
             kernel: Mutex::default(),
+            share: Mutex::default(),
             facts: Mutex::new(Facts {
                 meters: (core.cache.meter("fetched"), core.cache.meter("sent")),
                 ..Facts::default()
@@ -190,11 +193,20 @@ impl Driver {
         *self.kernel.lock() = mounted;
     }
 
+    /// The shared folder that hears of changes from others.
+    pub fn set_share(&self, share: Weak<Share>) {
+        *self.share.lock() = share;
+    }
+
     pub(super) fn mounted(&self) -> Option<Arc<Mounted>> {
         self.kernel.lock().upgrade()
     }
 
     pub(super) fn notify(&self, changes: Changes) {
+        let share = self.share.lock().upgrade();
+        if let Some(share) = share {
+            share.notify(changes.clone());
+        }
         if let Some(mounted) = self.mounted() {
             mounted.notify(changes);
             mounted.retire();

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -119,7 +119,8 @@ pub fn local(launch: Launch) -> Result<Local, Failure> {
     let stop = Arc::new(Notify::new());
     // A repair works on what is there; nothing may be taken over meanwhile, and nothing be published.
     let task = (!core.settings.rescue).then(|| runtime.spawn(driver.clone().run(inputs, stop.clone())));
-    let desk = Arc::new(Desk { core, driver, serving: false, among: false, mounted_at: None });
+    let desk = Desk { core, driver, serving: false, among: false, mounted_at: None, share: OnceLock::new() };
+    let desk = Arc::new(desk);
     Ok(Local { runtime: Some(runtime), desk, stop, task })
 }
 
@@ -194,8 +195,17 @@ impl Engine {
             Role::Mount { directory, .. } => Some(directory.display().to_string()),
             _ => None,
         };
-        let desk =
-            Arc::new(Desk { core: core.clone(), driver: driver.clone(), serving: true, among, mounted_at });
+        let desk = Arc::new(Desk {
+            core: core.clone(),
+            driver: driver.clone(),
+            serving: true,
+            among,
+            mounted_at,
+            share: OnceLock::new(),
+        });
+        let sharing = (desk.clone(), role.clone());
+        let sharing = tokio::task::spawn_blocking(move || sharing.0.start_share(&sharing.1));
+        sharing.await.map_err(|error| Failure::failed(error.to_string()))??;
         let mounted = match role {
             Role::Mount { directory, options } => {
                 let desk = desk.clone();
@@ -208,13 +218,12 @@ impl Engine {
             driver.set_kernel(Arc::downgrade(mounted));
         }
         let capability = super::report::kind_name(desk.core.keys.kind);
-        match &desk.mounted_at {
-            Some(directory) => {
-                let directory = crate::base::shown(directory.as_bytes());
-                tracing::info!("{} ({capability}) is mounted at {directory}", desk.core.name);
-            }
-            None => tracing::info!("{} ({capability}) is mirrored", desk.core.name),
-        }
+        let done = match (&desk.mounted_at, desk.share_status().0) {
+            (Some(directory), _) => format!("mounted at {}", crate::base::shown(directory.as_bytes())),
+            (None, Some(folder)) => format!("shared with {}", crate::base::shown(folder.as_bytes())),
+            (None, None) => "mirrored".into(),
+        };
+        tracing::info!("{} ({capability}) is {done}", desk.core.name);
         Ok(Arc::new(Engine {
             desk,
             mounted: Mutex::new(mounted),
@@ -243,6 +252,7 @@ impl Engine {
             End::Unmounted => (PUBLISH_AT_END, None),
             End::Asked { publish, answer } => (publish, Some(answer)),
         };
+        self.stop_share().await;
         persisting.abort();
         drop(hook);
         self.persist().await;
@@ -259,6 +269,13 @@ impl Engine {
         let _ = std::fs::remove_file(&self.desk.core.paths.socket);
         let pending_bytes = if published { 0 } else { self.desk.core.pending_bytes().max(1) };
         Some((answer?.into_std().ok()?, Stopped { pending_bytes }))
+    }
+
+    async fn stop_share(&self) {
+        let Some(share) = self.desk.share.get().cloned() else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || share.stop()).await {
+            tracing::error!(%error, "the shared folder ended abnormally");
+        }
     }
 
     async fn persist(&self) {

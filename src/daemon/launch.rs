@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 const LAUNCH_BYTES_MAX: usize = 1 << 20;
 const MOUNT: u8 = 1;
 const MIRROR: u8 = 2;
+const SHARE: u8 = 3;
 
 /// What an engine is told at its start. It holds secrets: it travels through a pipe, never in arguments or environment.
 pub struct Launch {
@@ -44,6 +45,17 @@ pub enum Role {
     },
     /// Follows, keeps, seeds and re-puts.
     Mirror,
+    /// Keeps a plain folder in step with the tree, and mirrors.
+    Share {
+        /// The folder.
+        directory: PathBuf,
+        /// `.gitignore` counts too.
+        gitignore: bool,
+        /// Nothing that was in step before is known any more.
+        afresh: bool,
+        /// However much is missing was removed.
+        accept_removals: bool,
+    },
     /// Serves one command of a process that found no engine running: with the network or without.
     Command {
         /// Whether the command needs the network.
@@ -80,6 +92,12 @@ impl Launch {
                     writer.bytes(option.as_bytes());
                 }
             }
+            Role::Share { directory, gitignore, afresh, accept_removals } => {
+                writer.u8(SHARE).bytes(directory.as_os_str().as_bytes());
+                for flag in [*gitignore, *afresh, *accept_removals] {
+                    writer.u8(u8::from(flag));
+                }
+            }
             Role::Mirror | Role::Command { .. } => _ = writer.u8(MIRROR),
         }
         // A pipe needs no passphrase: the seal is there for its strict decoder, not for secrecy.
@@ -95,7 +113,7 @@ impl Launch {
         Launch::decode(&bytes).map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                "this is not a launch: `engine` is started by `mount` and `mirror`",
+                "this is not a launch: `engine` is started by `mount`, `share` and `mirror`",
             )
         })
     }
@@ -114,6 +132,12 @@ impl Launch {
                 Role::Mount { directory, options }
             }
             MIRROR => Role::Mirror,
+            SHARE => Role::Share {
+                directory: OsString::from_vec(reader.bytes(LAUNCH_BYTES_MAX)?.to_vec()).into(),
+                gitignore: reader.u8()? != 0,
+                afresh: reader.u8()? != 0,
+                accept_removals: reader.u8()? != 0,
+            },
             _ => return Err(Malformed),
         };
         let keyring = keyring::open(reader.bytes(LAUNCH_BYTES_MAX)?, b"").map_err(|_| Malformed)?;
@@ -164,6 +188,14 @@ mod tests {
         assert_eq!(taken.home.config_file(), sent.home.config_file());
         assert_eq!(taken.keyring.capability.database_id(), sent.keyring.capability.database_id());
         assert_eq!(taken.keyring.device.public(), sent.keyring.device.public());
+    }
+
+    #[test]
+    fn a_share_survives_the_pipe() {
+        let directory = PathBuf::from("/folder");
+        let role = Role::Share { directory, gitignore: true, afresh: false, accept_removals: true };
+        let sent = launch(role);
+        assert_eq!(Launch::read(&sent.encode()[..]).unwrap().role, sent.role);
     }
 
     #[test]

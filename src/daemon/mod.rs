@@ -43,6 +43,7 @@ mod repair;
 mod report;
 mod restore;
 pub mod setup;
+mod share;
 pub mod size;
 mod sparing;
 mod standing;

@@ -110,6 +110,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         fetched_bytes,
         sent_bytes,
         mounted_at,
+        shared_at: None,
+        share: None,
         transfers: driver.map_or(Vec::new(), transfers),
         warnings: warnings(confirmed_seconds_ago, driver, serving, newest_named),
         counters: Counters {

@@ -71,6 +71,10 @@ pub struct Status {
     pub sent_bytes: u64,
     /// Where it is mounted.
     pub mounted_at: Option<String>,
+    /// The folder that it is shared with.
+    pub shared_at: Option<String>,
+    /// How that folder is.
+    pub share: Option<ShareStatus>,
     /// Versions that are being fetched.
     pub transfers: Vec<TransferStatus>,
     /// What else a person should know.
@@ -159,6 +163,34 @@ pub struct TransferStatus {
     pub total_bytes: u64,
     /// Bytes of them that are here.
     pub done_bytes: u64,
+}
+
+/// A shared folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShareStatus {
+    /// All that is known of is in step.
+    pub in_step: bool,
+    /// Paths that wait.
+    pub waiting: usize,
+    /// What is not shared; a hundred at most are named.
+    pub skipped: Vec<SkippedStatus>,
+    /// Where, below the folder, local changes lie that the policy does not allow.
+    pub refused: Vec<String>,
+    /// What failed and is tried again.
+    pub failing: Vec<SkippedStatus>,
+    /// Why nothing is done at present.
+    pub halted: Option<String>,
+}
+
+/// One path of a shared folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SkippedStatus {
+    /// Below the folder.
+    pub path: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Work done since the engine started.

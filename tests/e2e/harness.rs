@@ -210,6 +210,21 @@ impl Device {
         self.pid.lock().unwrap().is_some_and(is_ours)
     }
 
+    /// Shares the directory that others mount on, as a plain folder.
+    #[track_caller]
+    pub fn share(&self, flags: &[&str]) {
+        let directory = self.mount.to_str().unwrap();
+        let status = self.json(&[&["share", NAME, directory], flags].concat());
+        *self.pid.lock().unwrap() = Some(pid(&status));
+    }
+
+    /// Ends the share; all that was written before is in the database then.
+    #[track_caller]
+    pub fn unshare(&self) {
+        self.ok(&["umount", self.mount.to_str().unwrap()]);
+        self.ended();
+    }
+
     /// Ends the mount as a person does; the engine must be gone when that returns.
     #[track_caller]
     pub fn umount(&self) {
