@@ -14,7 +14,6 @@ const DEADLINE: Duration = Duration::from_secs(400);
 /// What `scripts/bench/sync` measures of kilofs; none where this user may not make networks.
 fn measured(label: &str, arguments: &[&str]) -> Option<Value> {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("network namespaces need root: nothing was measured");
         return None;
     }
     let directory = tempfile::tempdir().unwrap();
