@@ -26,5 +26,6 @@ mod share;
 mod share_faults;
 mod share_random;
 mod storm;
+mod together;
 mod trees;
 mod watch;
