@@ -95,9 +95,8 @@ fn whichever_device_is_killed_nothing_is_lost() {
         let victim = (round + dice.below(2) as usize) % 3;
         let pause = Duration::from_millis(50 + dice.below(500));
         std::thread::scope(|scope| {
-            let writers = [("a", &a), ("b", &b)].map(|(name, device)| {
-                scope.spawn(move || write_on(device, name, round * WRITES, WRITES))
-            });
+            let writers = [("a", &a), ("b", &b)]
+                .map(|(name, device)| scope.spawn(move || write_on(device, name, round * WRITES, WRITES)));
             std::thread::sleep(pause);
             [&a, &b, &mirror][victim].kill9();
             for writer in writers {
