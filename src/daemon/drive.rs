@@ -250,9 +250,8 @@ impl Driver {
             }
             Effect::Reput => self.reput(net).await,
             Effect::Announce => {
-                self.announce(net).await;
-                self.seek_neighbours(net).await;
-                self.keep_lifeline(net).await;
+                // None waits for another: each may take seconds where nodes are silent.
+                tokio::join!(self.announce(net), self.seek_neighbours(net), self.keep_lifeline(net));
             }
         }
     }

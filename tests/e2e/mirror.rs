@@ -47,13 +47,15 @@ fn a_mirror_alone_serves_one_who_joins() {
 fn a_dht_that_forgot_everything_is_told_again() {
     let mut world = World::new();
     let (a, mirror) = left_alone(&world);
+    let knows_policy = |device: &Device| device.log().contains("announced by its admin");
+    wait_until("the mirror has seen the lifeline", || knows_policy(&mirror));
     let before = mirror.status()["counters"]["reputs"].as_u64().unwrap();
     world.stop_dht();
     world.start_dht();
     let reader = world.joined("reader", &a, "read");
     assert_reads_everything(&reader);
     // The admin's lifeline with the policy is there again too, though nobody who holds a key of it is.
-    wait_until("the policy is announced", || reader.log().contains("announced by its admin"));
+    wait_until("the policy is announced", || knows_policy(&reader));
     // Whoever saw the loss first puts both back, and tells the other that it was done.
     wait_until("record and lifeline were put back", || {
         let reputs = |device: &Device| device.status()["counters"]["reputs"].as_u64().unwrap();
