@@ -5,6 +5,7 @@ use super::background;
 use super::context::Context;
 use super::logging;
 use super::output::shown;
+use super::umount::is_dead;
 use crate::crypt::link::Kind;
 use crate::daemon::client::{self, Asked};
 use crate::daemon::control::{Failure, FailureKind, Request};
@@ -115,8 +116,13 @@ fn mountpoint(given: &Path) -> Result<PathBuf, Failure> {
         Ok(_) if given.join(".kilofs/status").exists() => {
             return Err(usage("shows a database already; `kilofs umount` it first"));
         }
-        Ok(_) => return given.canonicalize().map_err(|error| usage(&format!("cannot be used: {error}"))),
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOTCONN.raw_os_error()) => {}
+        Ok(_) => match given.canonicalize() {
+            Err(error) if !is_dead(&error) => return Err(usage(&format!("cannot be used: {error}"))),
+            Ok(found) => return Ok(found),
+            // It died just now.
+            Err(_) => {}
+        },
+        Err(error) if is_dead(&error) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(usage("does not exist; make it first"));
         }

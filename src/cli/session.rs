@@ -8,10 +8,16 @@ use crate::daemon::engine::{self, Local};
 use crate::daemon::home::{DatabasePaths, Name};
 use crate::daemon::launch::{Launch, Role};
 use serde_json::Value;
-use std::time::Duration;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// How long an answer may take that needs no network.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long an engine that holds a store may take to answer, and how often it is asked.
+const STARTING_PATIENCE: Duration = Duration::from_secs(5);
+const STARTING_PAUSE: Duration = Duration::from_millis(50);
 
 /// One command's line to one database.
 pub struct Session<'a> {
@@ -54,7 +60,10 @@ impl<'a> Session<'a> {
         if self.local.is_none() {
             match client::ask(&self.paths.socket, &request, deadline) {
                 Asked::Answered(answer) => return answer,
-                Asked::NoEngine | Asked::Stale => self.local = Some(self.open()?),
+                Asked::NoEngine | Asked::Stale => match self.await_engine(&request, deadline) {
+                    Some(answer) => return answer,
+                    None => self.local = Some(self.open()?),
+                },
             }
         }
         let Some(local) = &self.local else {
@@ -64,6 +73,19 @@ impl<'a> Session<'a> {
             Reply::Done(value) => Ok(value),
             Reply::Failed(failure) => Err(failure),
         }
+    }
+
+    /// The answer of an engine that is just starting: it holds the store before it answers. One that is just ending holds
+    /// it for a while longer.
+    fn await_engine(&self, request: &Request, deadline: Duration) -> Option<Result<Value, Failure>> {
+        let end = Instant::now() + STARTING_PATIENCE;
+        while is_held(&self.paths.store) && Instant::now() < end {
+            std::thread::sleep(STARTING_PAUSE);
+            if let Asked::Answered(answer) = client::ask(&self.paths.socket, request, deadline) {
+                return Some(answer);
+            }
+        }
+        None
     }
 
     fn open(&mut self) -> Result<Local, Failure> {
@@ -83,4 +105,9 @@ impl<'a> Session<'a> {
             role,
         })
     }
+}
+
+/// Whether another process holds a store.
+fn is_held(store: &Path) -> bool {
+    File::open(store).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }

@@ -117,7 +117,8 @@ fn by_folder(context: &Context, target: &Path) -> Option<Result<Status, Failure>
     shared.next().map(Ok)
 }
 
-fn is_dead(error: &io::Error) -> bool {
+/// Whether a directory answers so because the engine that it was mounted by is gone, or just going.
+pub(super) fn is_dead(error: &io::Error) -> bool {
     [rustix::io::Errno::NOTCONN, rustix::io::Errno::CONNABORTED]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -2,7 +2,7 @@
 
 use crate::base::{Id, InfoHash};
 use crate::image::Image;
-use crate::record::{Commit, VersionRef};
+use crate::record::{Commit, VERSIONS_MAX, VersionRef};
 use std::sync::Arc;
 
 const HOUR_SECONDS: u32 = 3_600;
@@ -10,6 +10,12 @@ const HOUR_SECONDS: u32 = 3_600;
 const AGES_SECONDS: [u32; 3] = [HOUR_SECONDS, 24 * HOUR_SECONDS, 7 * 24 * HOUR_SECONDS];
 /// Versions that were published or adopted here last are kept as possible merge bases.
 const RECENT_MAX: usize = 6;
+/// While this device and another one both write, each publishes many versions before it hears what the other made of one
+/// of them: the one that both stand on must still be here then, or files that nobody else touched look like conflicts.
+const RECENT_OF_STORM_MAX: usize = 48;
+const STORM_SECONDS: u32 = 10;
+const _: () =
+    assert!(RECENT_OF_STORM_MAX + VERSIONS_MAX + AGES_SECONDS.len() + 4 < 64, "a commit keeps 64 at most");
 
 /// One kept version.
 #[derive(Clone)]
@@ -61,7 +67,15 @@ impl Versions {
     /// of its age. `others` tells whether a version was made by another device: the newest such is a likely base.
     pub fn trim(&mut self, named: &[InfoHash], now: u32, others: impl Fn(&Version) -> bool) {
         let mut keep: Vec<InfoHash> = named.to_vec();
-        keep.extend(self.iter().take(RECENT_MAX).map(|version| version.reference.infohash));
+        let fresh = |version: &&Version| now.saturating_sub(version.time) <= STORM_SECONDS;
+        let (mut own, mut foreign) = (false, false);
+        for version in self.iter().take_while(fresh) {
+            *if others(version) { &mut foreign } else { &mut own } = true;
+        }
+        let storm =
+            if own && foreign { self.iter().take(RECENT_OF_STORM_MAX).take_while(fresh).count() } else { 0 };
+        let recent = self.iter().take(storm.max(RECENT_MAX));
+        keep.extend(recent.map(|version| version.reference.infohash));
         keep.extend(self.iter().find(|version| others(version)).map(|version| version.reference.infohash));
         for age in AGES_SECONDS {
             let old = self.iter().find(|version| now.saturating_sub(version.time) >= age);

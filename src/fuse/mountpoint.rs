@@ -43,7 +43,7 @@ pub fn clear_stale(dir: &Path) -> Result<bool, MountError> {
     let path = resolve(dir)?;
     for cleared in 0..STACKED_MAX {
         match answer(&path)? {
-            Err(Errno::NOTCONN) => take_off(&path, Unmount::Lazily)?,
+            Err(Errno::NOTCONN | Errno::CONNABORTED) => take_off(&path, Unmount::Lazily)?,
             _ => return Ok(cleared > 0),
         }
     }
@@ -119,7 +119,8 @@ fn unescape(word: &[u8]) -> Vec<u8> {
 /// The canonical path of `dir`, without touching what is mounted there: a dead mount answers nothing.
 fn resolve(dir: &Path) -> Result<PathBuf, MountError> {
     let plain = std::fs::symlink_metadata(dir);
-    let stale = plain.as_ref().err().and_then(Errno::from_io_error) == Some(Errno::NOTCONN);
+    let failure = plain.as_ref().err().and_then(Errno::from_io_error);
+    let stale = matches!(failure, Some(Errno::NOTCONN | Errno::CONNABORTED));
     let (Some(name), true) = (dir.file_name(), stale) else {
         return dir.canonicalize().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => MountError::Missing(dir.to_owned()),

@@ -382,7 +382,7 @@ impl Machine {
     fn published(&mut self, outcome: Result<Option<VersionRef>, ()>, now: Millis) {
         self.publishing = false;
         // At most a third of the time goes into publishing: a storm is batched by what it costs.
-        self.next_publish = now + 2 * now.saturating_sub(self.published_since);
+        self.next_publish = now + (2 * now.saturating_sub(self.published_since)).max(self.timing.spacing);
         match outcome {
             Ok(Some(version)) => {
                 self.known.insert(version, Known::Here);

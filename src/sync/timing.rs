@@ -15,6 +15,8 @@ pub struct Timing {
     pub quiet: Millis,
     /// A burst that does not end is published after so long all the same.
     pub storm: Millis,
+    /// At least so long between two publications.
+    pub spacing: Millis,
     /// At least so long between two puts.
     pub put_spacing: Millis,
     /// Between two puts of an unchanged record: nodes drop an item after one to two hours.
@@ -44,6 +46,7 @@ impl Timing {
             share_max: 4,
             quiet: 5,
             storm: 250,
+            spacing: 20,
             put_spacing: poll.clamp(250, 3_000),
             reput: 30 * 60_000,
             // A DHT that lost its memory loses announcements without a sign: short polls are for small worlds.
