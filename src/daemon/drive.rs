@@ -58,6 +58,7 @@ pub(super) struct Facts {
     pub exchanged: super::push::Exchanged,
     /// Versions for which there is no room.
     pub unfit: BTreeMap<InfoHash, super::quota::Unfit>,
+    pub over_quota: super::quota::Over,
     pub dht: super::contact::Contact,
     pub met: BTreeMap<crate::net::gossip::NeighbourId, String>,
 }
@@ -147,7 +148,11 @@ impl Driver {
                 input = inputs.recv() => input.unwrap_or(Input::Tick),
                 () = tokio::time::sleep(pause), if !unheard => Input::Tick,
                 () = std::future::ready(()), if unheard => Input::Tick,
-                _ = meter.tick() => { self.write_meters(); continue }
+                _ = meter.tick() => {
+                    self.write_meters();
+                    tokio::spawn(self.clone().look_after_quota());
+                    continue
+                }
                 () = stop.notified() => break,
             };
             if self.net.is_none() {

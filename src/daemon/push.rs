@@ -81,6 +81,12 @@ impl Exchanged {
         }
     }
 
+    /// Lets go what news brought and nobody has taken: it holds slots of the store, and can be fetched.
+    pub fn forget_arrivals(&mut self) {
+        self.arrivals.clear();
+        self.laid.clear();
+    }
+
     /// What news brought of a version; given once.
     pub fn take(&mut self, infohash: &InfoHash) -> Option<Arrival> {
         let at = self.arrivals.iter().position(|arrival| arrival.metainfo.infohash() == *infohash)?;

@@ -9,12 +9,15 @@ use crate::image::{Image, Incoming};
 use crate::net::gossip::Delta;
 use crate::record::VersionRef;
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 /// What the ring of the intent log takes, which devices with a read key have.
 const LOG_BYTES: u64 = 8 << 20;
 /// More versions than that are never kept.
 const STEPS_MAX: usize = 32;
+/// So often a file that stays too large is looked at.
+const LOOKS_MAX: u32 = 5;
 
 /// A version for which there was no room.
 #[derive(Clone, Debug)]
@@ -117,6 +120,22 @@ impl Core {
     }
 }
 
+/// How large the file was when it was last too large, and how often in a row it was so.
+#[derive(Default)]
+pub(super) struct Over {
+    bytes: u64,
+    looks: u32,
+}
+
+impl Over {
+    /// Whether another look may help: commits cost, and a newest version that is too large stays so.
+    fn is_worth_it(&mut self, bytes: u64) -> bool {
+        self.looks = if self.bytes == bytes { self.looks + 1 } else { 1 };
+        self.bytes = bytes;
+        self.looks <= LOOKS_MAX
+    }
+}
+
 impl Driver {
     /// Makes room for what a version adds, or notes that there is none. Older versions go for the newest alone.
     pub(super) async fn has_room(
@@ -176,6 +195,27 @@ impl Driver {
         match known {
             Some(unfit) => Ok(!self.room_for(net, infohash, unfit.image_bytes, unfit.need_bytes).await?),
             None => Ok(false),
+        }
+    }
+
+    /// What was let go may have been served still, or be read, when its space was to be given back: looks again until
+    /// the file is within its quota, or nothing changes any more.
+    pub(super) async fn look_after_quota(self: Arc<Self>) {
+        let (Some(net), Some(quota)) = (self.net(), self.core.quota_bytes()) else { return };
+        let on_disk = std::fs::metadata(&self.core.paths.store).map_or(0, |found| found.blocks() * 512);
+        let taken = self.core.store_bytes().max(on_disk);
+        {
+            let facts = &mut *self.facts.lock();
+            if taken <= quota || !facts.over_quota.is_worth_it(taken) {
+                return;
+            }
+            facts.exchanged.forget_arrivals();
+        }
+        self.keep_within_quota(net).await;
+        self.drop_old(net).await;
+        let core = self.core.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || core.commit_twice()).await {
+            tracing::error!(%error, "space could not be given back");
         }
     }
 
