@@ -101,6 +101,17 @@ impl Stage {
         self.b.awaits(&format!("{name}-a"), name.as_bytes());
     }
 
+    /// Waits until those of the two devices that run have taken what stands first in a record.
+    pub fn awaits_taken(&self, seq: i64) {
+        for device in [&self.a, &self.b] {
+            wait_until("what the record names first is taken", || {
+                let status = device.status();
+                status["pid"].is_null()
+                    || status["seq"].as_i64() >= Some(seq) && status["versions"][0]["complete"] == true
+            });
+        }
+    }
+
     /// Waits until the mirror holds every honest version that the record names.
     fn mirror_has_all(&self) {
         wait_until("the mirror has the newest version", || {
