@@ -267,7 +267,10 @@ fn a_small_edit_of_a_large_file_stays_small() {
     a.sync();
     let before = a.status()["counters"]["bytes_hashed"].as_u64().unwrap();
     content[20 << 20] ^= 0xff;
-    a.write("renamed", &content);
+    // In place: a file that is emptied and written anew may be seen, and told, half written.
+    let edited = std::fs::OpenOptions::new().write(true).open(a.path("renamed")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&edited, &content[20 << 20..][..1], 20 << 20).unwrap();
+    drop(edited);
     b.awaits("renamed", &content);
     rename(a.path("renamed"), a.path("again")).unwrap();
     b.awaits("again", &content);
