@@ -77,7 +77,11 @@ fn fill_and_delete(file_bytes: usize, files: usize, cycles: usize) {
         world.tree.unlink(ROOT, name.as_bytes()).unwrap();
     }
     let emptied = settle(&world);
-    assert!(longest > 8 * emptied && emptied <= 8 << 20, "the store had {longest} bytes and has {emptied}");
+    // Which slot the last region lies in, and so how long the file must stay, depends on which thread took one first;
+    // how much is used does not.
+    let statistics = world.store.statistics().unwrap();
+    assert!(statistics.slots_used + statistics.slots_of_tables <= 4, "{statistics:?}");
+    assert!(longest > 4 * emptied && emptied <= 16 << 20, "the store had {longest} bytes and has {emptied}");
     world.check();
 }
 
