@@ -33,6 +33,9 @@ pub enum EngineError {
         "this device holds a {0} capability, which does not allow that; ask the owner for a link that does"
     )]
     Capability(&'static str),
+    /// The record with the policy has not come in since this device joined.
+    #[error("no signed policy is known yet; changes are published once it has come in")]
+    NoPolicyYet,
     /// The policy moved on meanwhile.
     #[error("the database changed while the policy was made; make it again")]
     Moved,

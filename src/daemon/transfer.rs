@@ -302,6 +302,10 @@ impl Driver {
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),
+            Ok(Err(error @ EngineError::NoPolicyYet)) => {
+                tracing::debug!(%error, "nothing was published");
+                Err(())
+            }
             Ok(Err(error)) => {
                 tracing::error!(error = %error_chain(&error), "nothing was published");
                 Err(())
