@@ -63,6 +63,7 @@ impl From<EngineError> for Failure {
             | EngineError::Merge(_)
             | EngineError::Map(_)
             | EngineError::Tree(_)
+            | EngineError::NoPolicyYet
             | EngineError::Other(_) => FailureKind::Failed,
         };
         Failure::new(kind, error.to_string())
