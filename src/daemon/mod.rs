@@ -1,6 +1,7 @@
 //! Floor 5: an engine is one database at work, mounted or mirrored. It drives what `sync` decides, serves commands on
 //! its control socket, and owns what the store's superblock points to.
 
+mod absent;
 mod adopt;
 pub mod answers;
 pub mod cache;
@@ -12,8 +13,10 @@ mod conflicts;
 mod contact;
 mod content;
 pub mod control;
-pub mod core;
+pub mod complete;
+mod core;
 mod delta;
+mod demand;
 mod doorbell;
 mod drive;
 pub mod engine;
