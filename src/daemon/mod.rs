@@ -3,6 +3,7 @@
 
 mod adopt;
 pub mod answers;
+mod ask;
 pub mod cache;
 pub mod client;
 mod collide;
