@@ -7,12 +7,17 @@ use crate::image::{Image, StoreError};
 use crate::map::{FetchError, Map, MapError, Root};
 use crate::record::VersionRef;
 use crate::tree::merge::MergeError;
+use crate::tree::verify::Stopped;
 use crate::tree::{ImageSource, TreeError};
 
 impl Core {
     /// Places that have to be fetched before a version can be taken: its commit, then what that leads to, a level of the
     /// maps at a time. None are left when all is here but for the content of files.
-    pub(super) fn absent_structure(&self, reference: &VersionRef, image: &Image) -> Result<Vec<Place>, EngineError> {
+    pub(super) fn absent_structure(
+        &self,
+        reference: &VersionRef,
+        image: &Image,
+    ) -> Result<Vec<Place>, EngineError> {
         let mut absent = Vec::new();
         let lacks = |place: Place| self.store.lacks(image, place);
         if lacks(reference.commit.place) {
@@ -32,7 +37,9 @@ impl Core {
         let (_, entries) = self.open_catalogue(image, &commit)?;
         for (number, listed) in entries {
             let Some(block) = charter.blocks.get(&number) else { continue };
-            let (Some(keys), Some(root)) = (self.keys.block(number, block), Listed::root(&listed)) else { continue };
+            let (Some(keys), Some(root)) = (self.keys.block(number, block), Listed::root(&listed)) else {
+                continue;
+            };
             let map = Map::new(&keys, &source, self.tree_nodes());
             // What does not open is refused, with its reason, when the version is taken.
             let walked = map.each_absent(Some(&root), &lacks, &mut |place| absent.push(place));
@@ -44,12 +51,53 @@ impl Core {
     }
 }
 
-/// The bytes for want of which something failed.
-pub fn absent_place(error: &EngineError) -> Option<Place> {
-    let of_map = |error: &MapError| match error {
+/// Why a block of an arrived version is not taken.
+pub enum Unfit {
+    /// It is not as it must be.
+    Refused(String),
+    /// That cannot be told before these bytes are here.
+    Absent(Place),
+}
+
+impl Unfit {
+    /// Something in it could not be read or opened.
+    pub fn unopened(error: MapError) -> Unfit {
+        match of_map(&error) {
+            Some(place) => Unfit::Absent(place),
+            None => Unfit::Refused(format!("it does not open: {error}")),
+        }
+    }
+
+    /// Its structure is not sound, or could not be read.
+    pub fn stopped(stopped: Stopped) -> Unfit {
+        match stopped {
+            Stopped::Map(error) => Unfit::unopened(error),
+            other => Unfit::Refused(format!("it does not open: {other}")),
+        }
+    }
+}
+
+impl From<String> for Unfit {
+    fn from(refused: String) -> Unfit {
+        Unfit::Refused(refused)
+    }
+}
+
+impl From<&str> for Unfit {
+    fn from(refused: &str) -> Unfit {
+        Unfit::Refused(refused.to_owned())
+    }
+}
+
+fn of_map(error: &MapError) -> Option<Place> {
+    match error {
         MapError::Fetch(FetchError::Absent(place)) => Some(*place),
         _ => None,
-    };
+    }
+}
+
+/// The bytes for want of which something failed.
+pub fn absent_place(error: &EngineError) -> Option<Place> {
     match error {
         EngineError::Store(error) | EngineError::Tree(TreeError::Store(error)) => of_store(error),
         EngineError::Map(error) | EngineError::Merge(MergeError::Map(error)) => of_map(error),

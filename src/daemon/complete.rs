@@ -50,7 +50,11 @@ impl Driver {
     }
 
     /// Whether all of a version is here now.
-    async fn complete_version(self: &Arc<Self>, net: &Net, version: &KeptVersion) -> Result<bool, EngineError> {
+    async fn complete_version(
+        self: &Arc<Self>,
+        net: &Net,
+        version: &KeptVersion,
+    ) -> Result<bool, EngineError> {
         let infohash = version.reference.infohash;
         let supply = self.supply(version).await?;
         let metainfo = Metainfo { hashes: supply.hashes().clone() };

@@ -2,7 +2,7 @@
 //! neighbours when somebody reads it. What one read waits for goes before what it will probably want next.
 
 use super::absent::absent_place;
-use super::drive::{Driver, Net};
+use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes, PieceIndex, Place};
@@ -119,7 +119,11 @@ impl Driver {
     }
 
     /// Brings the bytes at a place of whichever kept version lacks them, the newest first; whether none lacks them now.
-    pub(super) async fn fault(self: &Arc<Self>, place: Place, deadline: Instant) -> Result<bool, EngineError> {
+    pub(super) async fn fault(
+        self: &Arc<Self>,
+        place: Place,
+        deadline: Instant,
+    ) -> Result<bool, EngineError> {
         while Instant::now() < deadline {
             let Some((infohash, supply)) = self.supply_at(place).await? else { return Ok(true) };
             let wanted = supply.missing_at(place);
@@ -143,8 +147,30 @@ impl Driver {
         Ok(self.supply_at(place).await?.is_none())
     }
 
+    /// [`Driver::fault`] for a request of the kernel; whether it can be done now.
+    pub(super) async fn fault_for(self: &Arc<Self>, place: Place, deadline: Instant) -> bool {
+        match self.fault(place, deadline).await {
+            Ok(true) => true,
+            Ok(false) => {
+                tracing::warn!(
+                    offset = place.offset,
+                    bytes = place.length,
+                    "a program gets an I/O error: it needs bytes that are not here, and no device that is connected brought them"
+                );
+                false
+            }
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), "a program gets an I/O error: bytes that it needs cannot be fetched");
+                false
+            }
+        }
+    }
+
     /// The newest kept version that lacks bytes at a place.
-    async fn supply_at(self: &Arc<Self>, place: Place) -> Result<Option<(InfoHash, Arc<Incoming>)>, EngineError> {
+    async fn supply_at(
+        self: &Arc<Self>,
+        place: Place,
+    ) -> Result<Option<(InfoHash, Arc<Incoming>)>, EngineError> {
         let lacking = {
             let inner = self.core.inner();
             let head = inner.state.head.map(|head| head.infohash);
@@ -164,7 +190,10 @@ impl Driver {
     }
 
     /// What a kept version's missing pieces are added to.
-    pub(super) async fn supply(self: &Arc<Self>, version: &KeptVersion) -> Result<Arc<Incoming>, EngineError> {
+    pub(super) async fn supply(
+        self: &Arc<Self>,
+        version: &KeptVersion,
+    ) -> Result<Arc<Incoming>, EngineError> {
         let infohash = version.reference.infohash;
         if let Some(known) = self.facts.lock().demand.supplies.get(&infohash) {
             return Ok(known.clone());
@@ -181,7 +210,8 @@ impl Driver {
         if let Some(hashes) = self.core.cache.hashes(&infohash) {
             return Ok(hashes);
         }
-        let unreachable = || EngineError::Network("no peer has the piece hashes of a version that is here in part".into());
+        let unreachable =
+            || EngineError::Network("no peer has the piece hashes of a version that is here in part".into());
         let net = self.net().ok_or_else(unreachable)?;
         let (found, _) = self.metainfo_nearby(net, infohash).await?;
         let metainfo = found.map_err(|_| unreachable())?;
@@ -210,7 +240,13 @@ impl Driver {
         asked.into_iter().filter(|piece| !incoming.has(*piece)).collect()
     }
 
-    fn fetch_ahead(self: &Arc<Self>, infohash: InfoHash, supply: &Arc<Incoming>, place: Place, wanted: &[PieceIndex]) {
+    fn fetch_ahead(
+        self: &Arc<Self>,
+        infohash: InfoHash,
+        supply: &Arc<Incoming>,
+        place: Place,
+        wanted: &[PieceIndex],
+    ) {
         let hashes = supply.hashes();
         let Some(last) = wanted.last() else { return };
         let end = hashes.length.start_of(*last) + hashes.bytes_of(*last);

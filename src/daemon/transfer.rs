@@ -88,7 +88,8 @@ impl Driver {
             });
             match taken.await {
                 Err(error) => match absent_place(&error) {
-                    Some(place) if self.fault(place, tokio::time::Instant::now() + STALL_DEADLINE).await? => {}
+                    Some(place)
+                        if self.fault(place, tokio::time::Instant::now() + STALL_DEADLINE).await? => {}
                     _ => return Err(error),
                 },
                 taken => return taken,

@@ -37,7 +37,7 @@ pub use error::StoreError;
 pub use file_disk::FileDisk;
 pub use incoming::Incoming;
 pub use open_region::Stream;
-pub use pieces::{Counters, hash_pieces, zero_piece_hash};
+pub use pieces::{Counters, hash_piece, hash_pieces, zero_piece_hash};
 pub use presence::UNIT_BYTES;
 pub use store::{Kept, Label, Statistics, Store};
 pub use version::{Image, Region};

@@ -23,6 +23,12 @@ impl Store {
         image.iter().map(|(_, region)| u64::from(self.absent_of(region).count_ones()) * UNIT_BYTES).sum()
     }
 
+    /// Whether a commit has been made since bytes last came in. What is logged on top of others would have to be redone
+    /// without them.
+    pub fn presence_is_durable(&self) -> bool {
+        self.slots().presence.is_durable()
+    }
+
     /// Whether any byte of a place is absent in an image.
     pub fn lacks(&self, image: &Image, place: Place) -> bool {
         let end = place.offset.saturating_add(u64::from(place.length)).min(image.bytes());

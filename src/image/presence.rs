@@ -28,6 +28,8 @@ pub(super) struct Presence {
     /// Whether any mask may be set: most stores have all their bytes and ask only this.
     any: AtomicBool,
     masks: RwLock<BTreeMap<u32, u64>>,
+    /// Whether bytes have come in that no commit calls present yet.
+    gained: AtomicBool,
     /// Held while absent bytes are written, and while they are discarded.
     pub(super) filling: Mutex<()>,
     /// Grows before absent bytes are discarded: whoever read meanwhile reads again.
@@ -65,6 +67,7 @@ impl Presence {
     pub(super) fn gain(&self, slot: SlotIndex, units: u64) {
         let mut masks = self.masks.write();
         if let Some(mask) = masks.get_mut(&slot.0) {
+            self.gained.store(true, Ordering::Release);
             *mask &= !units;
             if *mask == 0 {
                 masks.remove(&slot.0);
@@ -78,6 +81,16 @@ impl Presence {
         if !self.is_whole() {
             self.gain(SlotIndex(slot), u64::MAX);
         }
+    }
+
+    /// Whether every byte that is present was so at the last commit.
+    pub(super) fn is_durable(&self) -> bool {
+        !self.gained.load(Ordering::Acquire)
+    }
+
+    /// A commit is about to list what is absent, or has failed to.
+    pub(super) fn set_durable(&self, durable: bool) {
+        self.gained.store(!durable, Ordering::Release);
     }
 
     /// For [`Presence::epoch`].

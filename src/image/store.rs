@@ -217,6 +217,15 @@ impl Store {
     /// [`Store::commit`] of what holds all batches of the intent log before the position `start`: their room is free
     /// afterwards. A store without a log gets one.
     pub fn commit_logged(&self, kept: &[Kept], state: &[u8], start: Option<u64>) -> Result<(), StoreError> {
+        let whole = self.slots.presence.is_durable();
+        let outcome = self.try_commit(kept, state, start);
+        if outcome.is_err() && !whole {
+            self.slots.presence.set_durable(false);
+        }
+        outcome
+    }
+
+    fn try_commit(&self, kept: &[Kept], state: &[u8], start: Option<u64>) -> Result<(), StoreError> {
         self.check_limits(kept, state)?;
         let mut head = self.head.lock();
         self.check_synced()?;
@@ -361,6 +370,7 @@ impl Store {
 
     /// The lists of what is absent now. Read before the sync: bytes that they call present are written already.
     fn persist_absent(&self, current: &Generation) -> Result<Arc<Absent>, StoreError> {
+        self.slots.presence.set_durable(true);
         let blobs = self.slots.presence.encode();
         if blobs == current.absent.blobs {
             return Ok(current.absent.clone());
