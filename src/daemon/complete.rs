@@ -10,8 +10,6 @@ use crate::torrent::Metainfo;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often what has come in so far is made to survive a crash.
-const KEEP_PERIOD: Duration = Duration::from_secs(5);
 /// Nobody had the rest: they are asked again after so long.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
@@ -43,7 +41,7 @@ impl Driver {
     }
 
     /// The version on which the working head stands, if not all of it is here.
-    fn lacking_head(&self) -> Option<KeptVersion> {
+    pub(super) fn lacking_head(&self) -> Option<KeptVersion> {
         let inner = self.core.inner();
         let head = inner.versions.get(&inner.state.head?.infohash)?;
         (!self.core.store.is_whole(&head.image)).then(|| head.clone())
@@ -62,16 +60,7 @@ impl Driver {
         self.facts.lock().transfers.insert(infohash, (supply.clone(), missing));
         let mut peers = self.neighbouring_peers(net);
         peers.extend(self.find_peers(net).await);
-        let keeping = async {
-            loop {
-                tokio::time::sleep(KEEP_PERIOD).await;
-                self.keep_presence().await;
-            }
-        };
-        let fetched = tokio::select! {
-            fetched = net.swarm.fetch(&metainfo, &supply, &peers, STALL_DEADLINE) => fetched,
-            () = keeping => unreachable!("it goes on until the fetch ends"),
-        };
+        let fetched = net.swarm.fetch(&metainfo, &supply, &peers, STALL_DEADLINE).await;
         self.facts.lock().transfers.remove(&infohash);
         match fetched {
             Ok(()) => {}
@@ -92,8 +81,11 @@ impl Driver {
         Ok(true)
     }
 
-    /// Makes what has come in survive a crash.
+    /// Makes what has come in survive a crash, if anything has.
     pub(super) async fn keep_presence(&self) {
+        if self.core.store.presence_is_durable() {
+            return;
+        }
         let core = self.core.clone();
         let kept = blocking(move || Ok(core.save(&core.inner())?)).await;
         if let Err(error) = kept {

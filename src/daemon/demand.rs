@@ -104,7 +104,7 @@ impl Driver {
                 },
             };
             if absent.is_empty() {
-                self.core.cache.remember(&infohash, metainfo);
+                self.remember_partial(infohash, metainfo).await;
                 self.facts.lock().demand.supplies.insert(infohash, incoming.clone());
                 return Ok(Some(image));
             }
@@ -215,8 +215,23 @@ impl Driver {
         let net = self.net().ok_or_else(unreachable)?;
         let (found, _) = self.metainfo_nearby(net, infohash).await?;
         let metainfo = found.map_err(|_| unreachable())?;
-        self.core.cache.remember(&infohash, &metainfo);
+        self.remember_partial(infohash, &metainfo).await;
         Ok(metainfo.hashes)
+    }
+
+    /// The piece hashes of what is not here cannot be made anew: a crash should not lose them.
+    async fn remember_partial(&self, infohash: InfoHash, metainfo: &Metainfo) {
+        self.core.cache.remember(&infohash, metainfo);
+        let core = self.core.clone();
+        _ = tokio::task::spawn_blocking(move || core.cache.flush()).await;
+    }
+
+    /// Whatever stands on a version that is here in part needs that one's piece hashes.
+    pub(super) async fn know_hashes_of_head(self: &Arc<Self>) -> Result<(), EngineError> {
+        match self.lacking_head() {
+            Some(head) => self.hashes_of_partial(head.reference.infohash).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Asks neighbours for pieces and adds them; returns those that did not come.

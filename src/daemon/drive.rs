@@ -151,7 +151,7 @@ impl Driver {
                 () = std::future::ready(()), if unheard => Input::Tick,
                 _ = meter.tick() => {
                     self.write_meters();
-                    tokio::spawn(self.clone().look_after_quota());
+                    tokio::spawn(self.clone().look_after_store());
                     continue
                 }
                 () = stop.notified() => break,

@@ -161,6 +161,10 @@ impl Driver {
         if self.may_begin(&incoming)
             && let Some(image) = self.begin(net, &version, &metainfo, &incoming).await?
         {
+            // Where the rest is fetched in the background, that serves it too.
+            if self.core.settings.on_demand {
+                self.seed_soon(metainfo, image.clone());
+            }
             return Ok(Ok(image));
         }
         self.seek_more(infohash);
@@ -305,6 +309,10 @@ impl Driver {
     }
 
     pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Result<Option<VersionRef>, ()> {
+        if let Err(error) = self.know_hashes_of_head().await {
+            tracing::warn!(%error, "nothing is published yet");
+            return Err(());
+        }
         let core = self.core.clone();
         let made = tokio::task::spawn_blocking(move || {
             let Some(made) = core.publish()? else { return Ok(None) };
@@ -342,10 +350,6 @@ impl Driver {
 
     pub(super) async fn seed(&self, net: &Net, metainfo: &Metainfo, image: Image) {
         let infohash = metainfo.infohash();
-        // The swarm would fetch what is missing; neighbours can ask for what is here.
-        if !self.core.store.is_whole(&image) {
-            return;
-        }
         match net.swarm.seed(metainfo, &self.core.store, &image).await {
             Ok(()) => _ = self.facts.lock().seeded.insert(infohash),
             Err(error) => tracing::warn!(version = %infohash, error = %error_chain(&error), "not seeded"),
@@ -359,6 +363,11 @@ impl Driver {
         self.complete_soon();
         for version in kept {
             if !self.core.store.is_whole(&version.image) {
+                // It cannot be hashed; and where the rest is being fetched that serves it.
+                let known = self.core.cache.hashes(&version.reference.infohash);
+                if let Some(hashes) = known.filter(|_| self.core.settings.on_demand) {
+                    self.seed(net, &Metainfo { hashes }, version.image).await;
+                }
                 continue;
             }
             let core = self.core.clone();

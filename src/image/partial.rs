@@ -5,7 +5,7 @@ use super::incoming::{Incoming, State, parts};
 use super::presence::{UNIT_BYTES, bytes_of, units, units_touched, units_within};
 use super::store::Store;
 use super::version::{Hints, Image, Region};
-use crate::base::{PieceIndex, Place, REGION_BYTES, RegionIndex, SlotIndex};
+use crate::base::{PieceIndex, PieceLength, Place, REGION_BYTES, RegionIndex, SlotIndex};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -21,6 +21,20 @@ impl Store {
             return 0;
         }
         image.iter().map(|(_, region)| u64::from(self.absent_of(region).count_ones()) * UNIT_BYTES).sum()
+    }
+
+    /// Which pieces of an image are here.
+    pub fn have(&self, image: &Image, length: PieceLength) -> Vec<bool> {
+        let count = length.count(image.bytes());
+        if self.is_whole(image) {
+            return vec![true; count as usize];
+        }
+        let here = |piece: u32| {
+            let start = length.start_of(PieceIndex(piece));
+            let bytes = length.bytes().min(image.bytes() - start);
+            parts(start, start + bytes).all(|(index, part)| self.shows(&image.region(index), &part))
+        };
+        (0..count).map(here).collect()
     }
 
     /// Whether a commit has been made since bytes last came in. What is logged on top of others would have to be redone

@@ -24,8 +24,8 @@ fn number(device: &Device, field: &str) -> u64 {
 }
 
 fn fetched(device: &Device) -> u64 {
-    // The meter is read every two seconds.
-    std::thread::sleep(Duration::from_millis(2500));
+    // The meter is read every two seconds, and what has come in is made durable then.
+    std::thread::sleep(Duration::from_secs(5));
     number(device, "fetched_bytes")
 }
 
