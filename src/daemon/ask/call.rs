@@ -112,6 +112,7 @@ impl<'a> Call<'a> {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(end) => break,
+                _ = look.tick() => self.look(),
                 told = self.told.recv() => {
                     let Some(told) = told else { break };
                     self.hear(told, accept);
@@ -119,7 +120,6 @@ impl<'a> Call<'a> {
                         self.hear(told, accept);
                     }
                 }
-                _ = look.tick() => self.look(),
             }
         }
         self.wanted.union(&self.unfit).copied().collect()
