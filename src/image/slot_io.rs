@@ -100,6 +100,6 @@ impl Store {
     }
 }
 
-fn slot_offset(slot: SlotIndex) -> u64 {
+pub(super) fn slot_offset(slot: SlotIndex) -> u64 {
     u64::from(slot.0) * REGION_BYTES
 }

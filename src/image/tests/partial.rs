@@ -264,6 +264,109 @@ fn live(
     Ok(())
 }
 
+#[test]
+fn what_is_given_up_frees_room_and_comes_back() {
+    let author = Author::new(60);
+    let length = PieceLength::from_log2(16).unwrap();
+    let (whole, known) = author.version(length);
+    let (disk, store) = memory_store();
+    let incoming = store.incoming(known.clone(), &[]).unwrap();
+    incoming.missing().into_iter().for_each(|piece| bring(&incoming, piece, &whole));
+    let image = incoming.finish().unwrap();
+    let commit = || store.commit(&[kept("head", &image)], b"").unwrap();
+    commit();
+    let before = disk.allocated_bytes();
+    let given_up = store.give_up(&image, &[0..1_000_000, 1_500_000..2_500_000]).unwrap();
+    let units = (1_000_000 / UNIT_BYTES + 1_000_000 / UNIT_BYTES) as usize;
+    assert!((units - 8..=units).contains(&((given_up.bytes() / UNIT_BYTES) as usize)));
+    let gone =
+        |store: &Store, image: &Image| whole.len() / UNIT_BYTES as usize - compare(store, image, &whole);
+    assert_eq!(gone(&store, &image) as u64 * UNIT_BYTES, given_up.bytes());
+    commit();
+    commit();
+    // One comes back before the bytes are gone, others after.
+    let again = store.incoming(known.clone(), &[(image.clone(), known.clone())]).unwrap();
+    bring(&again, PieceIndex(3), &whole);
+    store.discard_given_up(&given_up).unwrap();
+    assert!(disk.allocated_bytes() + 1_800_000 < before, "{} of {before}", disk.allocated_bytes());
+    let left = gone(&store, &image);
+    assert_eq!(left as u64 * UNIT_BYTES, given_up.bytes() - length.bytes());
+    let store = reopened(&disk);
+    let image = store.kept()[0].image.clone();
+    // What came back after the last commit is fetched once more.
+    assert_eq!(gone(&store, &image) as u64 * UNIT_BYTES, given_up.bytes());
+    let again = store.incoming(known.clone(), &[(image.clone(), known)]).unwrap();
+    again.missing().into_iter().for_each(|piece| bring(&again, piece, &whole));
+    assert!(again.complete() && gone(&store, &image) == 0);
+}
+
+#[test]
+fn what_another_version_shows_in_part_is_not_given_up() {
+    let mut author = Author::new(3);
+    let length = PieceLength::MIN;
+    let (whole, known) = author.version(length);
+    let (_, store) = memory_store();
+    let old = store.incoming(known.clone(), &[]).unwrap();
+    old.missing().into_iter().for_each(|piece| bring(&old, piece, &whole));
+    let old = old.finish().unwrap();
+    author.add(5);
+    let (next_whole, next_known) = author.version(length);
+    let next = store.incoming(next_known, &[(old.clone(), known)]).unwrap();
+    next.missing().into_iter().for_each(|piece| bring(&next, piece, &next_whole));
+    let next = next.finish().unwrap();
+    let region = RegionIndex(0);
+    assert!(
+        old.region(region).slot == next.region(region).slot
+            && old.region(region).fill < next.region(region).fill
+    );
+    store.commit(&[kept("old", &old), kept("next", &next)], b"").unwrap();
+    let _given_up = store.give_up(&next, &[0..next.bytes()]).unwrap();
+    let torn = u64::from(old.region(region).fill - 1);
+    assert!(!store.lacks(&next, Place { offset: torn, length: 1 }));
+    assert!(store.lacks(&next, Place { offset: torn - UNIT_BYTES, length: 1 }));
+    // Nor what nobody else has yet: the end of what is written, where more may follow.
+    let end = u64::from(next.region(region).fill - 1);
+    assert!(!store.lacks(&next, Place { offset: end, length: 1 }));
+}
+
+#[test]
+fn a_reader_never_sees_what_is_being_discarded() {
+    let author = Author::new(20);
+    let (whole, known) = author.version(PieceLength::from_log2(16).unwrap());
+    let (_, store) = memory_store();
+    let incoming = store.incoming(known.clone(), &[]).unwrap();
+    incoming.missing().into_iter().for_each(|piece| bring(&incoming, piece, &whole));
+    let image = incoming.finish().unwrap();
+    store.commit(&[kept("head", &image)], b"").unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut seen, mut missed) = (0, 0);
+            let mut buffer = vec![0; 100_000];
+            while !done.load(Ordering::SeqCst) {
+                match store.read(&image, 150_000, &mut buffer) {
+                    Ok(()) => {
+                        assert!(buffer == whole[150_000..250_000]);
+                        seen += 1;
+                    }
+                    Err(StoreError::NotHere { .. }) => missed += 1,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            (seen, missed)
+        });
+        for _ in 0..200 {
+            let given_up = store.give_up(&image, &[0..image.bytes()]).unwrap();
+            store.discard_given_up(&given_up).unwrap();
+            let again = store.incoming(known.clone(), &[(image.clone(), known.clone())]).unwrap();
+            again.missing().into_iter().for_each(|piece| bring(&again, piece, &whole));
+        }
+        done.store(true, Ordering::SeqCst);
+        let (seen, missed) = reader.join().unwrap();
+        assert!(seen > 0 && missed > 0, "{seen} {missed}");
+    });
+}
+
 type Versions = Vec<(String, Vec<u8>, PieceHashes)>;
 
 fn compare_kept(store: &Store, versions: &Versions) {
