@@ -103,7 +103,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         refused: state.refusals.iter().cloned().collect(),
         image_bytes: image.bytes(),
         live_bytes: image.live_bytes(),
-        here_bytes: image.bytes() - core.store.absent_bytes(&image),
+        here_bytes: image.bytes() - core.store.absent_bytes(image),
         on_demand: core.settings.on_demand,
         kept_versions: inner.versions.iter().count(),
         store_bytes,

@@ -76,7 +76,7 @@ fn whole_units(part: &Range<u32>) -> u64 {
 fn torn_unit(image: &Image, index: RegionIndex, slot: SlotIndex) -> u64 {
     let region = image.region(index);
     let unit = UNIT_BYTES as u32;
-    if region.slot != Some(slot) || region.fill % unit == 0 {
+    if region.slot != Some(slot) || region.fill.is_multiple_of(unit) {
         return 0;
     }
     units_touched(&(region.fill - 1..region.fill))

@@ -1,5 +1,7 @@
 //! Images that lack bytes: what is shown of them is right or not here, never anything else.
 
+#![allow(clippy::single_range_in_vec_init)]
+
 use super::crash::CutDisk;
 use super::*;
 use crate::base::{PieceHashes, PieceIndex, PieceLength, REGION_BYTES, RegionIndex};
