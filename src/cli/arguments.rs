@@ -1,8 +1,8 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, policy, share,
-    status, sync, testnet, umount,
+    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, pin, policy,
+    share, status, sync, testnet, umount,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
@@ -96,6 +96,10 @@ pub enum Command {
     Versions(history::Versions),
     /// Copy a file or directory out of a kept version
     Restore(history::Restore),
+    /// Keep a path on this device although files are fetched on demand
+    Pin(pin::Pin),
+    /// Let what was pinned be fetched on demand again
+    Unpin(pin::Unpin),
     /// Follow, keep and seed databases without showing them
     Mirror(mirror::Mirror),
     /// Print metrics of the running engines for Prometheus

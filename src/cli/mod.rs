@@ -23,6 +23,7 @@ mod mount;
 mod output;
 mod passphrase;
 mod paths;
+mod pin;
 mod policy;
 mod progress;
 mod rates;
@@ -82,6 +83,8 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Metrics(command) => metrics::run(&context, command),
         Command::Log(command) => history::log(&context, command),
         Command::Diff(command) => history::diff(&context, command),
+        Command::Pin(command) => pin::pin(&context, command),
+        Command::Unpin(command) => pin::unpin(&context, command),
         Command::Restore(command) => history::restore(&context, command),
         Command::Fsck(command) => fsck::run(&context, command),
         Command::Doctor => doctor::run(&context),

@@ -13,6 +13,7 @@ use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::engine;
 use crate::daemon::home::Name;
 use crate::daemon::launch::{Launch, Role};
+use crate::daemon::size;
 use crate::daemon::status::Status;
 use crate::fuse::MountOptions;
 use clap::Args;
@@ -43,6 +44,9 @@ pub struct Mount {
     /// Fetch the content of files when they are read, and no sooner; =false fetches everything again. Remembered
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     on_demand: Option<bool>,
+    /// Let files fetched on demand take no more room than SIZE, such as 20G, where others keep them. Remembered
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    local_limit: Option<u64>,
     /// Mount options: ro, allow_other, admin (write read-only blocks with the admin key), acl, idmap=, uid=, …
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
@@ -57,9 +61,14 @@ pub fn mount(context: &Context, command: Mount) -> Outcome {
     // The engine reads them too; here a wrong word is told before anybody types a passphrase.
     let parsed = MountOptions::new(command.name.as_str()).parse(&options.join(","));
     parsed.map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
-    if command.on_demand.is_some() {
-        let change = |saved| Options { on_demand: command.on_demand, ..saved };
-        context.save_options(&command.name, "whether files are fetched on demand", change)?;
+    if command.on_demand.is_some() || command.local_limit.is_some() {
+        let (on_demand, limit) = (command.on_demand, command.local_limit);
+        let change = |saved: Options| Options {
+            on_demand: on_demand.or(limit.map(|_| true)).or(saved.on_demand),
+            local_limit: limit.or(saved.local_limit).filter(|_| on_demand != Some(false)),
+            ..saved
+        };
+        context.save_options(&command.name, "how files are fetched", change)?;
     }
     start(context, command.name, Role::Mount { directory, options }, command.foreground)
 }

@@ -100,6 +100,11 @@ impl Desk {
                 self.driver.tell(Input::Changed);
                 Ok(Value::Null)
             }
+            Request::Pins { paths_hex } => {
+                let paths = paths_hex.iter().map(|hex| bytes(hex)).collect::<Result<_, _>>()?;
+                self.driver.pin(paths);
+                Ok(Value::Null)
+            }
             Request::Check => Ok(json!(history::check(&self.core))),
             Request::Sync { .. } | Request::Repair | Request::Stop { .. } => {
                 Err(EngineError::Usage("this command is not answered here".into()))

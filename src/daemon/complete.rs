@@ -77,6 +77,7 @@ impl Driver {
         self.keep_presence().await;
         self.facts.lock().demand.forget();
         self.seed(net, &metainfo, version.image.clone()).await;
+        self.tell_what_is_kept(net, None);
         tracing::info!("all of the newest version is here");
         Ok(true)
     }

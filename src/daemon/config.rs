@@ -64,6 +64,12 @@ pub struct Options {
     /// Show files before they are here, and fetch them when they are read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand: Option<bool>,
+    /// What the store may take where files are fetched on demand, in bytes: a number, or text such as "20G".
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional")]
+    pub local_limit: Option<u64>,
+    /// Paths that are kept here although files are fetched on demand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Vec<String>>,
     /// What the store of a mirror may take, in bytes: a number, or text such as "20G".
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional")]
     pub mirror_quota: Option<u64>,
@@ -107,6 +113,8 @@ impl Options {
             cache_mib: upper.cache_mib.or(self.cache_mib),
             image_mib_max: upper.image_mib_max.or(self.image_mib_max),
             on_demand: upper.on_demand.or(self.on_demand),
+            local_limit: upper.local_limit.or(self.local_limit),
+            pin: upper.pin.or(self.pin),
             mirror_quota: upper.mirror_quota.or(self.mirror_quota),
         }
     }
@@ -131,6 +139,8 @@ impl Options {
             rescue: false,
             mirrors: false,
             on_demand: self.on_demand.unwrap_or(false),
+            local_limit_bytes: self.local_limit.filter(|_| self.on_demand == Some(true)),
+            pins: self.pin.unwrap_or_default(),
             mirror_quota_bytes: self.mirror_quota,
         }
     }
@@ -178,6 +188,10 @@ pub struct Settings {
     pub mirrors: bool,
     /// Fetch the content of files when it is read, and no sooner.
     pub on_demand: bool,
+    /// What the store may take then, in bytes.
+    pub local_limit_bytes: Option<u64>,
+    /// Paths whose content is fetched all the same.
+    pub pins: Vec<String>,
     /// What the store of a mirror may take, in bytes.
     pub mirror_quota_bytes: Option<u64>,
 }

@@ -67,6 +67,11 @@ pub enum Request {
         /// The directory.
         path_hex: String,
     },
+    /// The paths that are pinned from now on, all of them.
+    Pins {
+        /// Paths from the root.
+        paths_hex: Vec<String>,
+    },
     /// Looks at every byte of the store that the keys open.
     Check,
     /// Does so, and puts right what is wrong: from kept versions and peers where they have it, else by leaving it out.

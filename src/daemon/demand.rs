@@ -5,11 +5,12 @@ use super::absent::absent_place;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
 use super::versions::Version as KeptVersion;
-use crate::base::{InfoHash, PieceHashes, PieceIndex, Place};
+use crate::base::{InfoHash, PieceHashes, PieceIndex, Place, RegionIndex};
 use crate::image::{Image, Incoming, StoreError};
+use crate::net::gossip::NeighbourId;
 use crate::record::VersionRef;
 use crate::torrent::Metainfo;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -42,6 +43,14 @@ pub(super) struct Demand {
     ahead: Vec<(u64, u64)>,
     /// Whether the rest of the head is being fetched.
     pub(super) completing: bool,
+    pub(super) pins: Vec<Vec<u8>>,
+    pub(super) pins_changed: bool,
+    pub(super) pinning: bool,
+    /// Which versions each neighbour has all of and gives nothing of up.
+    pub(super) keepers: BTreeMap<NeighbourId, Vec<InfoHash>>,
+    /// When a region was fetched last, as a count.
+    fetched: HashMap<RegionIndex, u64>,
+    fetches: u64,
 }
 
 /// Readers that are followed at a time.
@@ -58,6 +67,16 @@ impl Demand {
         self.ahead.insert(0, (end, bytes));
         self.ahead.truncate(READERS_MAX);
         bytes
+    }
+
+    /// Which regions were fetched before which others.
+    pub(super) fn order(&self) -> HashMap<RegionIndex, u64> {
+        self.fetched.clone()
+    }
+
+    fn note_fetched(&mut self, place: Place) {
+        self.fetches += 1;
+        self.fetched.insert(RegionIndex::of(place.offset), self.fetches);
     }
 
     /// Forgets what was known of which bytes are here.
@@ -136,6 +155,7 @@ impl Driver {
                 tokio::time::sleep(SHARED_PAUSE).await;
                 continue;
             }
+            self.facts.lock().demand.note_fetched(place);
             self.fetch_ahead(infohash, &supply, place, &wanted);
             let patience = ASK_DEADLINE.min(deadline - Instant::now());
             let left = self.bring(net, infohash, &supply, &mine, patience).await;

@@ -130,10 +130,15 @@ impl Driver {
                     self.tell(Input::Neighbours(net.gossip.neighbours().len()));
                     self.note_neighbour(net, id);
                     self.say_accepted(net, id);
+                    self.tell_what_is_kept(net, Some(id));
                 }
                 Event::Left(id) => {
                     self.tell(Input::Neighbours(net.gossip.neighbours().len()));
                     self.note_parting(id);
+                    self.facts.lock().demand.keepers.remove(&id);
+                }
+                Event::Said(from, Message::Keeps(kept)) => {
+                    self.facts.lock().demand.keepers.insert(from, kept);
                 }
                 Event::Said(from, Message::News(news)) => self.clone().news(net, from, *news).await,
                 Event::Said(from, Message::Want { infohash, bases }) => {

@@ -58,6 +58,8 @@ impl Driver {
         let Taken { outcome, changes } = self.take(version, image, policy).await?;
         self.notify(changes);
         self.complete_soon();
+        self.fetch_pinned();
+        self.tell_what_is_kept(net, None);
         self.tell_on(net, version.infohash);
         if outcome == Fetched::Refused && self.core.lacks_blocks() {
             self.supplement(net, version).await?;
@@ -330,6 +332,7 @@ impl Driver {
                     self.seed(net, &made.metainfo, made.image).await;
                     self.drop_old(net).await;
                 }
+                self.tell_what_is_kept(net, None);
                 if let Some(rest) = self.core.said.0.due(Instant::now()) {
                     let version = short(&made.reference.infohash);
                     tracing::info!(%version, "published what was changed here{rest}");
@@ -365,6 +368,7 @@ impl Driver {
         self.keep_within_quota(net).await;
         let kept: Vec<_> = self.core.inner().versions.iter().cloned().collect();
         self.complete_soon();
+        self.pin(self.core.settings.pins.iter().map(|path| path.clone().into_bytes()).collect());
         for version in kept {
             if !self.core.store.is_whole(&version.image) {
                 // It cannot be hashed; and where the rest is being fetched that serves it.

@@ -61,6 +61,9 @@ impl Store {
                 outcome.map_err(|error| StoreError::io(&self.file, "discarding a part of", offset, error))?;
             }
         }
+        // A write that had read these bytes before they were marked may be logged after the two commits: the log alone
+        // would not bring it back.
+        presence.set_durable(false);
         Ok(())
     }
 }

@@ -43,6 +43,11 @@ impl Store {
         self.slots().presence.is_durable()
     }
 
+    /// Bytes that are absent in all slots together.
+    pub fn all_absent_bytes(&self) -> u64 {
+        self.slots().presence.absent_units() * UNIT_BYTES
+    }
+
     /// Whether any byte of a place is absent in an image.
     pub fn lacks(&self, image: &Image, place: Place) -> bool {
         let end = place.offset.saturating_add(u64::from(place.length)).min(image.bytes());

@@ -76,6 +76,11 @@ impl Presence {
         }
     }
 
+    /// How many units are absent.
+    pub(super) fn absent_units(&self) -> u64 {
+        self.masks.read().values().map(|mask| u64::from(mask.count_ones())).sum()
+    }
+
     /// Forgets a slot that nothing names any more.
     pub(super) fn forget(&self, slot: u32) {
         if !self.is_whole() {

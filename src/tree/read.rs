@@ -8,7 +8,7 @@ use super::layer::Pointer;
 use super::live::Tree;
 use super::source::fetch_error;
 use super::view::{Chunk, Origin, View};
-use crate::base::{BlockNumber, Inode};
+use crate::base::{BlockNumber, Inode, Place};
 use crate::crypt::SealKeys;
 use crate::image::StoreError;
 use crate::map::{FetchError, MapError};
@@ -226,6 +226,17 @@ impl Tree {
             }
         }
         assemble(self.read_view(|view| view.plan(inode, offset, bytes))?, &self.bench.shared)
+    }
+
+    /// Where the sealed chunks of a part of a file lie, as far as they are in an image.
+    pub fn places(&self, inode: Inode, offset: u64, bytes: u64) -> Result<Vec<Place>, TreeError> {
+        let pieces =
+            self.read_view(|view| view.plan(inode, offset, usize::try_from(bytes).unwrap_or(usize::MAX)))?;
+        let place = |piece: Piece| match piece {
+            Piece::Sealed(Wanted { pointer, origin: Origin::Image(_), .. }, _) => Some(pointer.place),
+            _ => None,
+        };
+        Ok(pieces.into_iter().filter_map(place).collect())
     }
 
     /// Returns when no flush is under way.

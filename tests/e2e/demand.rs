@@ -4,7 +4,7 @@ use super::harness::{Device, World};
 use super::process::wait_until;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 const MIB: usize = 1 << 20;
@@ -200,4 +200,73 @@ fn a_large_database_is_shown_at_once_and_comes_in_the_background() {
         all.read_exact(&mut last).unwrap();
         assert!(last == content(seed, MIB), "MiB {seed}");
     }
+}
+
+#[test]
+fn what_is_pinned_is_here_and_stays() {
+    let world = World::new();
+    let a = holder(&world, 6);
+    let b = on_demand(&world, "b", &a, "write");
+    let here = number(&b, "here_bytes");
+    assert_eq!(b.ok(&["pin", "shared", "deep/3/"]).trim(), "/deep/3");
+    wait_until("it is fetched", || number(&b, "here_bytes") >= here + 4 * MIB as u64);
+    // What others make of it is fetched too.
+    a.write("deep/3", &content(33, 4 * MIB));
+    wait_until("the new one is here", || {
+        std::fs::metadata(b.mount.join("deep/3")).is_ok_and(|found| found.len() == 4 * MIB as u64)
+            && b.log().matches("what is pinned is here").count() >= 2
+    });
+    a.umount();
+    assert!(std::fs::read(b.mount.join("deep/3")).unwrap() == content(33, 4 * MIB));
+    assert_eq!(std::fs::read(b.mount.join("deep/4")).unwrap_err().raw_os_error(), Some(EIO));
+    assert_eq!(b.ok(&["pin", "shared"]).trim(), "/deep/3");
+    let missing = b.kilofs(&["unpin", "shared", "deep/4"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.err.contains("/deep/4 is not pinned"), "{}", missing.err);
+    assert_eq!(b.ok(&["unpin", "shared", "/deep/3"]).trim(), "nothing is pinned");
+}
+
+/// What the store takes on the disk.
+fn on_disk(device: &Device) -> u64 {
+    std::fs::metadata(device.home.join("databases/shared/database")).unwrap().blocks() * 512
+}
+
+#[test]
+fn beyond_the_limit_what_others_keep_is_given_up() {
+    const LIMIT: u64 = 16 << 20;
+    let world = World::new();
+    let a = holder(&world, 10);
+    let b = world.device("b");
+    b.join(&a.link("write"));
+    b.mount_with(&["--local-limit", "16M"]);
+    wait_until("the tree is shown", || b.mount.join("small").exists());
+    b.ok(&["pin", "shared", "deep/0"]);
+    wait_until("what is pinned is here", || b.log().contains("what is pinned is here"));
+    for round in 0..2 {
+        for seed in 0..10 {
+            let read = std::fs::read(b.mount.join(format!("deep/{seed}"))).unwrap();
+            assert!(read == content(seed, 4 * MIB), "round {round}, file {seed}");
+        }
+        // Structure, tables and the intent log are besides.
+        wait_until("room is given back", || on_disk(&b) <= LIMIT + (4 << 20));
+    }
+    // Its own changes are given up only once somebody else keeps them.
+    b.write("own", &content(90, 8 * MIB));
+    a.awaits("own", &content(90, 8 * MIB));
+    wait_until("room is given back", || on_disk(&b) <= LIMIT + (4 << 20));
+    assert!(std::fs::read(b.mount.join("own")).unwrap() == content(90, 8 * MIB));
+    // A crash in the middle of all that loses nothing.
+    std::fs::read(b.mount.join("deep/5")).unwrap();
+    b.kill9();
+    b.mount();
+    assert!(std::fs::read(b.mount.join("deep/6")).unwrap() == content(6, 4 * MIB));
+    wait_until("a keeps it", || number(&b, "neighbours") == 1);
+    a.umount();
+    assert!(std::fs::read(b.mount.join("deep/0")).unwrap() == content(0, 4 * MIB), "it is pinned");
+    // With nobody who keeps it, nothing is given up, whatever the limit.
+    b.write("alone", &content(91, 24 * MIB));
+    b.ok(&["sync", "shared", "--timeout", "5"]);
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(std::fs::read(b.mount.join("alone")).unwrap() == content(91, 24 * MIB));
+    assert!(on_disk(&b) > LIMIT);
 }

@@ -25,6 +25,9 @@ pub const RUN_BYTES_MAX: usize = 256 << 10;
 const ASK: u8 = 33;
 const PIECE: u8 = 34;
 const LACK: u8 = 35;
+const KEEPS: u8 = 36;
+/// Versions that one message says are kept; a record names five.
+const KEEPS_MAX: usize = 8;
 /// The longest message.
 pub const MESSAGE_BYTES_MAX: usize = NEWS_BYTES_MAX + PIECES_MAX * 24 + SPANS_MAX * 12 + 4_096;
 
@@ -58,6 +61,8 @@ pub enum Message {
     Piece(Run),
     /// The sender does not have pieces that it was asked for, or not now.
     Lack(Pieces),
+    /// The sender has all of these versions and gives nothing of them up to save room; of others that is not so.
+    Keeps(Vec<InfoHash>),
 }
 
 /// Pieces of a version by their numbers: ascending, at least one, at most [`ASKED_MAX`].
@@ -164,6 +169,10 @@ impl Message {
                 writer.u8(PIECE).raw(&run.infohash.0).u32(run.piece.0).u32(run.offset).bytes(&run.bytes);
             }
             Message::Lack(lacking) => lacking.encode(writer.u8(LACK)),
+            Message::Keeps(kept) => {
+                writer.u8(KEEPS).varint(kept.len() as u64);
+                kept.iter().for_each(|infohash| _ = writer.raw(&infohash.0));
+            }
         }
         writer.0
     }
@@ -200,6 +209,11 @@ impl Message {
             ASK => Message::Ask(Pieces::decode(&mut reader)?),
             PIECE => Message::Piece(Run::decode(&mut reader)?),
             LACK => Message::Lack(Pieces::decode(&mut reader)?),
+            KEEPS => {
+                let count = reader.bounded(KEEPS_MAX)?;
+                let kept = (0..count).map(|_| Ok(InfoHash(reader.array()?)));
+                Message::Keeps(kept.collect::<Result<_, Malformed>>()?)
+            }
             _ => return Ok(None),
         };
         reader.end()?;
@@ -330,6 +344,7 @@ mod tests {
             Message::Ask(pieces(&[3, 9, 300])),
             Message::Piece(run(16_384, vec![5; 20])),
             Message::Lack(pieces(&[0])),
+            Message::Keeps(vec![InfoHash([8; 20]), InfoHash([9; 20])]),
         ]
     }
 
