@@ -67,7 +67,8 @@ impl Core {
             self.structure(version, &mut spared)?;
         }
         self.content_below(pins)?.into_iter().for_each(|place| spare(&mut spared, place));
-        let ranges = choose(&head.image, &spared, order, bytes);
+        let lacks = |offset| self.store.lacks(&head.image, Place { offset, length: UNIT_BYTES as u32 });
+        let ranges = choose(&head.image, &spared, &lacks, order, bytes);
         let given_up = self.store.give_up(&head.image, &ranges)?;
         // The first of the two commits holds all that was written on top of these bytes so far; what is written from now
         // on fetches them first.
@@ -90,6 +91,7 @@ fn spare(spared: &mut BTreeMap<RegionIndex, u64>, place: Place) {
 fn choose(
     image: &Image,
     spared: &BTreeMap<RegionIndex, u64>,
+    lacks: &dyn Fn(u64) -> bool,
     order: &HashMap<RegionIndex, u64>,
     bytes: u64,
 ) -> Vec<Range<u64>> {
@@ -101,8 +103,10 @@ fn choose(
         let spared = spared.get(&index).copied().unwrap_or(0);
         for unit in (0..REGION_BYTES / UNIT_BYTES).filter(|unit| spared >> unit & 1 == 0) {
             let start = index.start() + unit * UNIT_BYTES;
-            ranges.push(start..start + UNIT_BYTES);
-            chosen += UNIT_BYTES;
+            if !lacks(start) {
+                ranges.push(start..start + UNIT_BYTES);
+                chosen += UNIT_BYTES;
+            }
         }
         if chosen >= bytes {
             break;
