@@ -33,7 +33,11 @@ pub fn run(context: &Context, Fsck { name, repair }: Fsck) -> Outcome {
     drop(progress);
     let findings = understood::<Checked>(answer.clone())?.findings.len();
     context.output.answer(answer, |checked: Checked| {
-        let seen = format!("{} objects, {} looked at", checked.objects, bytes(checked.bytes));
+        let absent = match checked.absent {
+            0 => String::new(),
+            count => format!("; {count} more are not here, and are fetched when they are read"),
+        };
+        let seen = format!("{} objects, {} looked at{absent}", checked.objects, bytes(checked.bytes));
         let mut text: String = checked.findings.iter().map(line).collect();
         if !checked.planned.is_empty() {
             text.push_str("without what peers may still have, --repair would:\n");

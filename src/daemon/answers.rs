@@ -99,6 +99,8 @@ pub struct Checked {
     pub objects: u64,
     /// Bytes that were read.
     pub bytes: u64,
+    /// Objects that are not here; they are fetched when they are read.
+    pub absent: u64,
     /// What is wrong; empty is clean.
     pub findings: Vec<CheckFinding>,
     /// What a repair would do with what neither a kept version nor a peer has any more.

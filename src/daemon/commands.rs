@@ -19,6 +19,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const DIRECTORY_MODE: u16 = 0o755;
+/// How long a command waits for bytes that are not here.
+const FAULT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a command is answered from.
 pub struct Desk {
@@ -82,7 +84,12 @@ impl Desk {
                 let path = bytes(&path_hex)?;
                 let to = to_hex.map(|hex| bytes(&hex)).transpose()?;
                 let mut changes = Changes::default();
-                let value = restore::restore(&self.core, version, &path, to.as_deref(), &mut changes);
+                let runtime = tokio::runtime::Handle::current();
+                let fault = |place| {
+                    let deadline = tokio::time::Instant::now() + FAULT_PATIENCE;
+                    runtime.block_on(self.driver.fault_for(place, deadline))
+                };
+                let value = restore::restore(&self.core, version, &path, to.as_deref(), &mut changes, &fault);
                 self.driver.told(changes);
                 self.driver.tell(Input::Changed);
                 value

@@ -91,6 +91,10 @@ impl Driver {
         if self.core.tree.is_none() {
             return false;
         }
+        // Only a mount can wait for single bytes.
+        if self.mounted().is_none() && !self.core.settings.on_demand {
+            return false;
+        }
         let unknown = bytes_of(incoming, &incoming.unknown());
         // What is known to be absent below it as well is no reason to wait.
         self.core.settings.on_demand || unknown == 0 && !incoming.complete() || unknown > WHOLE_BYTES_MAX

@@ -6,7 +6,7 @@ use super::error::EngineError;
 use super::versions::Version as KeptVersion;
 use crate::base::{BlockNumber, Inode, PieceHashes, PieceIndex};
 use crate::crypt::BlobKind;
-use crate::image::{Counters, Image, hash_pieces};
+use crate::image::{Counters, Image, StoreError, hash_piece, hash_pieces};
 use crate::map::{Map, Root};
 use crate::tree::ImageSource;
 use crate::tree::check::{Finding, check_block};
@@ -71,9 +71,35 @@ pub(super) fn damaged_pieces(
     image: &Image,
     known: &PieceHashes,
 ) -> Result<Vec<PieceIndex>, EngineError> {
-    let now = hash_pieces(&core.store, image, known.length, None, &Counters::default())?;
+    let now = hashes_now(core, image, known)?;
     let pairs = now.hashes.iter().zip(&known.hashes).enumerate();
     Ok(pairs.filter(|(_, (now, known))| now != known).map(|(index, _)| PieceIndex(index as u32)).collect())
+}
+
+/// The hashes of an image's pieces as the disk has them; those that are not here are taken to be what is known.
+pub(super) fn hashes_now(
+    core: &Core,
+    image: &Image,
+    known: &PieceHashes,
+) -> Result<PieceHashes, EngineError> {
+    if core.store.is_whole(image) {
+        return Ok(hash_pieces(&core.store, image, known.length, None, &Counters::default())?);
+    }
+    let mut now = known.clone();
+    let mut bytes = Vec::new();
+    for (index, _) in core.store.have(image, known.length).iter().enumerate().filter(|(_, here)| **here) {
+        let piece = PieceIndex(index as u32);
+        bytes.resize(known.bytes_of(piece) as usize, 0);
+        match core.store.read(image, known.length.start_of(piece), &mut bytes) {
+            // It has just been given up.
+            Err(StoreError::NotHere { .. }) => continue,
+            read => read?,
+        }
+        if let Some(hash) = now.hashes.get_mut(index) {
+            *hash = hash_piece(&bytes);
+        }
+    }
+    Ok(now)
 }
 
 fn kept(core: &Core, version: &KeptVersion, checked: &mut Checked) {
@@ -133,6 +159,7 @@ fn blocks(
         let report = check_block(*number, &version, image.bytes(), true);
         checked.objects += report.nodes + report.chunks;
         checked.bytes += report.bytes;
+        checked.absent += report.absent;
         if report.found == 0 {
             continue;
         }
@@ -194,7 +221,6 @@ fn described(finding: &Finding, path: &dyn Fn(Inode) -> Option<String>) -> Strin
                 place.length
             )
         }
-        Finding::Absent { inode, index } => format!("{}: chunk {index} is not here yet", named(*inode)),
         Finding::Flaw(flaw) => format!("{}: {}", named(flaw.inode), flaw.defect),
     }
 }

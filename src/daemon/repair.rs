@@ -10,10 +10,10 @@ use super::core::{Core, now_timestamp, random};
 use super::drive::{Driver, Net};
 use super::error::EngineError;
 use super::history;
-use super::inspect::{damaged_pieces, inspect_kept, measures};
+use super::inspect::{damaged_pieces, hashes_now, inspect_kept, measures};
 use super::versions::Version as KeptVersion;
 use crate::base::{BlockNumber, PieceHashes, PieceIndex, SessionId};
-use crate::image::{Counters, Draft, Image, Incoming, Stream, hash_pieces};
+use crate::image::{Draft, Image, Incoming, Stream};
 use crate::map::{Map, Root};
 use crate::net::NetError;
 use crate::torrent::Metainfo;
@@ -144,8 +144,7 @@ impl Core {
     ) -> Result<(Vec<PieceIndex>, Arc<Incoming>), EngineError> {
         let bad = damaged_pieces(self, &version.image, hashes)?;
         let as_it_is = |image: &Image| -> Result<(Image, PieceHashes), EngineError> {
-            let now = hash_pieces(&self.store, image, hashes.length, None, &Counters::default())?;
-            Ok((image.clone(), now))
+            Ok((image.clone(), hashes_now(self, image, hashes)?))
         };
         let mut bases = vec![as_it_is(&version.image)?];
         let others: Vec<Image> = {
@@ -153,7 +152,8 @@ impl Core {
             let others = inner.versions.iter().filter(|other| other.id() != version.id());
             others.map(|other| other.image.clone()).chain([inner.image.clone()]).collect()
         };
-        for image in others.iter().filter(|image| image.bytes() == hashes.image_bytes) {
+        let comparable = |image: &&Image| image.bytes() == hashes.image_bytes && self.store.is_whole(image);
+        for image in others.iter().filter(comparable) {
             bases.push(as_it_is(image)?);
         }
         Ok((bad, Arc::new(self.store.incoming(hashes.clone(), &bases)?)))

@@ -4,7 +4,7 @@ use super::answers::Restored;
 use super::core::Core;
 use super::error::EngineError;
 use super::history::{COPY_BYTES, children, numbered};
-use crate::base::{BlockNumber, Inode};
+use crate::base::{BlockNumber, Inode, Place};
 use crate::tree::{
     Attr, Changes, FileType, NodeKind, Owner, ReadTree, SetAttr, SetTime, SetXattr, Tree, TreeError,
 };
@@ -14,13 +14,15 @@ use serde_json::{Value, json};
 const PARENT_MODE: u16 = 0o755;
 
 /// Copies a path out of a kept version into the tree. What stands at the target is replaced, file by file; files that
-/// only the target has stay. `changes` tells the kernel what was changed past the mount, also where it fails.
+/// only the target has stay. `changes` tells the kernel what was changed past the mount, also where it fails; `fault`
+/// brings bytes of the version that are not here.
 pub fn restore(
     core: &Core,
     version: u32,
     path: &[u8],
     to: Option<&[u8]>,
     changes: &mut Changes,
+    fault: &dyn Fn(Place) -> bool,
 ) -> Result<Value, EngineError> {
     let from = numbered(core, version)?;
     let tree = core.tree()?;
@@ -32,7 +34,7 @@ pub fn restore(
     let attr = from.attr(source)?;
     let parts: Vec<&[u8]> = names(target).collect();
     let restored = Restored { path_hex: HEXLOWER.encode(&parts.join(&b'/')), ..Restored::default() };
-    let mut copying = Copying { from: &*from, tree, restored, changes };
+    let mut copying = Copying { from: &*from, tree, restored, changes, fault };
     let done = match parts.split_last() {
         None => copying.children(source, BlockNumber::ROOT.root_inode()),
         Some((last, parents)) => {
@@ -62,6 +64,8 @@ struct Copying<'a> {
     tree: &'a Tree,
     restored: Restored,
     changes: &'a mut Changes,
+    /// Brings bytes that are not here; whether they came.
+    fault: &'a dyn Fn(Place) -> bool,
 }
 
 impl Copying<'_> {
@@ -137,7 +141,10 @@ impl Copying<'_> {
     fn data(&self, attr: &Attr, inode: Inode) -> Result<u64, TreeError> {
         let mut offset = 0;
         while offset < attr.size {
-            let bytes = self.from.read(attr.inode, offset, COPY_BYTES)?;
+            let bytes = match self.from.read(attr.inode, offset, COPY_BYTES) {
+                Err(TreeError::Absent(place)) if (self.fault)(place) => continue,
+                bytes => bytes?,
+            };
             if bytes.is_empty() {
                 break;
             }

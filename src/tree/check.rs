@@ -43,13 +43,6 @@ pub enum Finding {
         /// Its id.
         id: Id,
     },
-    /// A chunk is not here yet: no damage.
-    Absent {
-        /// The file.
-        inode: Inode,
-        /// The chunk's index.
-        index: u64,
-    },
     /// What the block says is no filesystem.
     Flaw(Flaw),
 }
@@ -111,6 +104,8 @@ pub struct Report {
     pub chunks: u64,
     /// Sealed bytes that were opened.
     pub bytes: u64,
+    /// Chunks that are not here.
+    pub absent: u64,
 }
 
 impl Report {
@@ -146,8 +141,6 @@ pub fn check_block(block: BlockNumber, version: &Version<'_>, image_bytes: u64, 
             }
             Ok(Key::Chunk(inode, index)) if with_chunks => {
                 if let (Some(place), Ok(id)) = (entry.place, chunk_id(&entry.value)) {
-                    report.chunks += 1;
-                    report.bytes += u64::from(place.length);
                     // Without its record a file's data goes by its number, unless it was copied.
                     let data_id = if inode_known == Some(inode) { data_id } else { inode.0 };
                     let sealed = version.source.fetch(place);
@@ -155,9 +148,15 @@ pub fn check_block(block: BlockNumber, version: &Version<'_>, image_bytes: u64, 
                         .as_ref()
                         .is_ok_and(|sealed| version.keys.open_chunk(data_id, index, &id, sealed).is_ok());
                     match sealed {
-                        Err(FetchError::Absent(_)) => report.add(Finding::Absent { inode, index }),
-                        _ if !opens => report.add(Finding::Chunk { inode, index, place, data_id, id }),
-                        _ => {}
+                        // That is no damage: whoever reads it fetches it.
+                        Err(FetchError::Absent(_)) => report.absent += 1,
+                        _ => {
+                            report.chunks += 1;
+                            report.bytes += u64::from(place.length);
+                            if !opens {
+                                report.add(Finding::Chunk { inode, index, place, data_id, id });
+                            }
+                        }
                     }
                 }
             }
