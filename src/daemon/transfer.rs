@@ -345,7 +345,13 @@ impl Driver {
                 Err(())
             }
             Ok(Err(error)) => {
-                tracing::error!(error = %error_chain(&error), "nothing was published");
+                // Bytes that were given up may share a piece with what is new: it is hashed when they are back.
+                if let Some(place) = absent_place(&error) {
+                    tracing::debug!(%error, "nothing is published yet");
+                    _ = self.fault(place, tokio::time::Instant::now() + STALL_DEADLINE).await;
+                } else {
+                    tracing::error!(error = %error_chain(&error), "nothing was published");
+                }
                 Err(())
             }
             Err(error) => {

@@ -26,11 +26,12 @@ impl GivenUp {
 
 impl Store {
     /// Marks whole units of an image absent, those that lie in `ranges` and are here. The caller knows that others hold
-    /// them. Left out is what another kept image shows a part of: nobody could fill that in for it alone.
+    /// them. Left out is what another kept image shows a part of: nobody could fill that in for it alone; and slots to
+    /// which something was appended since, or is being.
     pub fn give_up(&self, image: &Image, ranges: &[Range<u64>]) -> Result<GivenUp, StoreError> {
         self.check_own(image)?;
         let kept = self.kept();
-        let mut masks: BTreeMap<SlotIndex, u64> = BTreeMap::new();
+        let mut masks: BTreeMap<SlotIndex, (u32, u64)> = BTreeMap::new();
         for range in ranges.iter().filter(|range| range.start < range.end.min(image.bytes())) {
             for (index, part) in parts(range.start, range.end.min(image.bytes())) {
                 let region = image.region(index);
@@ -38,14 +39,12 @@ impl Store {
                 let whole = whole_units(&(part.start..part.end.min(region.fill)));
                 let torn =
                     kept.iter().map(|kept| torn_unit(&kept.image, index, slot)).fold(0, |all, one| all | one);
-                *masks.entry(slot).or_default() |= whole & !torn & !self.slots().presence.absent(slot);
+                let (_, mask) = masks.entry(slot).or_insert((region.fill, 0));
+                *mask |= whole & !torn & !self.slots().presence.absent(slot);
             }
         }
-        masks.retain(|_, mask| *mask != 0);
-        for (slot, mask) in &masks {
-            self.slots().presence.lose(*slot, *mask);
-        }
-        Ok(GivenUp(masks))
+        masks.retain(|slot, (fill, mask)| *mask != 0 && self.slots().lose(*slot, *fill, *mask));
+        Ok(GivenUp(masks.into_iter().map(|(slot, (_, mask))| (slot, mask)).collect()))
     }
 
     /// Gives the room of units back; two commits must have been made since they were marked. What was filled in again

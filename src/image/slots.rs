@@ -117,6 +117,18 @@ impl Slots {
         Some(Tail { pin: SlotPin { slots: self.clone(), index: slot } })
     }
 
+    /// Marks units of a slot absent, unless somebody is writing behind the first `fill` bytes or has: the pieces there
+    /// have yet to be hashed. Whether it was done.
+    pub(super) fn lose(&self, slot: SlotIndex, fill: u32, units: u64) -> bool {
+        let inner = self.inner.lock();
+        let held = &inner.slots[slot.0 as usize];
+        let settled = !held.claimed && held.high == fill;
+        if settled {
+            self.presence.lose(slot, units);
+        }
+        settled
+    }
+
     /// Pages for `bytes` bytes in one run; `None`: no slot is left. They may hold anything.
     pub(super) fn take_pages(self: &Arc<Slots>, bytes: u32, hash: [u8; 32]) -> Option<Run> {
         let count = bytes.div_ceil(PAGE_BYTES as u32);

@@ -270,3 +270,19 @@ fn beyond_the_limit_what_others_keep_is_given_up() {
     assert!(std::fs::read(b.mount.join("alone")).unwrap() == content(91, 24 * MIB));
     assert!(on_disk(&b) > LIMIT);
 }
+
+#[test]
+fn what_is_not_here_is_no_damage_and_can_be_restored() {
+    let world = World::new();
+    let a = holder(&world, 4);
+    let b = on_demand(&world, "b", &a, "write");
+    let seen = b.ok(&["fsck", "shared"]);
+    assert!(seen.contains("is clean") && seen.contains("more are not here"), "{seen}");
+    b.ok(&["fsck", "shared", "--repair"]);
+    let listed = b.json(&["versions", "shared"]);
+    assert!(!listed.as_array().unwrap().is_empty(), "{listed}");
+    b.ok(&["restore", "shared", "1", "deep/2", "--to", "again"]);
+    assert!(std::fs::read(b.mount.join("again")).unwrap() == content(2, 4 * MIB));
+    // A version is browsed like the rest.
+    assert!(std::fs::read(b.mount.join(".kilofs/versions/1/deep/3")).unwrap() == content(3, 4 * MIB));
+}
