@@ -51,8 +51,12 @@ pub(super) struct Demand {
     /// When a region was fetched last, as a count.
     fetched: HashMap<RegionIndex, u64>,
     fetches: u64,
+    /// Publications in a row that failed for want of bytes.
+    unhashed: u32,
 }
 
+/// Publications that may fail for single pieces.
+const UNHASHED_MAX: u32 = 3;
 /// Readers that are followed at a time.
 const READERS_MAX: usize = 16;
 
@@ -67,6 +71,22 @@ impl Demand {
         self.ahead.insert(0, (end, bytes));
         self.ahead.truncate(READERS_MAX);
         bytes
+    }
+
+    /// A version was published.
+    pub(super) fn hashed(&mut self) {
+        self.unhashed = 0;
+    }
+
+    /// Bytes were lacking to publish one. Whether that is so often that nothing but all of them will do.
+    pub(super) fn lacked_for_hashing(&mut self) -> bool {
+        self.unhashed += 1;
+        self.unhashed > UNHASHED_MAX
+    }
+
+    /// Whether a publication waits for bytes.
+    pub(super) fn is_hashing(&self) -> bool {
+        self.unhashed > 0
     }
 
     /// Which regions were fetched before which others.

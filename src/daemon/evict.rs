@@ -120,7 +120,8 @@ impl Driver {
     pub(super) async fn keep_within_limit(self: &Arc<Self>) {
         let (Some(limit), Some(net)) = (self.core.settings.local_limit_bytes, self.net()) else { return };
         let present = self.core.present_bytes();
-        if present <= limit {
+        // What was fetched to be hashed must stay until it was.
+        if present <= limit || self.facts.lock().demand.is_hashing() {
             return;
         }
         let Some(head) = self.kept_elsewhere() else {

@@ -2,14 +2,16 @@
 
 use super::core::Core;
 use super::demand::blocking;
-use super::drive::Driver;
+use super::drive::{Driver, Net};
 use super::error::EngineError;
+use super::versions::Version as KeptVersion;
 use crate::base::{Inode, PieceIndex, Place};
 use crate::image::Incoming;
 use crate::tree::{FileType, ReadTree, TreeError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Pieces that are asked for at a time: a reader's own come in between.
 const BATCH_BYTES: u64 = 8 << 20;
@@ -90,6 +92,47 @@ impl Driver {
         });
     }
 
+    /// Brings what a version cannot be published without: bytes that share a piece with what is new, or, where the image
+    /// has outgrown its piece length and all of it has to be hashed anew, everything.
+    pub(super) async fn bring_for_hashing(self: &Arc<Self>, place: Place) {
+        let all = self.facts.lock().demand.lacked_for_hashing();
+        let brought = match (all, self.net(), self.lacking_head()) {
+            (true, Some(net), Some(head)) => {
+                tracing::info!(
+                    "everything is fetched once: the database has outgrown the length of its pieces"
+                );
+                self.bring_all(net, &head).await
+            }
+            _ => self.fault(place, Instant::now() + BATCH_DEADLINE).await.map(drop),
+        };
+        if let Err(error) = brought {
+            tracing::warn!(%error, "nothing is published yet: bytes that are not here have to be hashed for it");
+        }
+    }
+
+    async fn bring_all(self: &Arc<Self>, net: &Net, head: &KeptVersion) -> Result<(), EngineError> {
+        let supply = self.supply(head).await?;
+        self.bring_batches(net, head, &supply, &supply.missing()).await
+    }
+
+    async fn bring_batches(
+        &self,
+        net: &Net,
+        head: &KeptVersion,
+        supply: &Arc<Incoming>,
+        wanted: &[PieceIndex],
+    ) -> Result<(), EngineError> {
+        let batch = (BATCH_BYTES / supply.hashes().length.bytes()).max(1) as usize;
+        for batch in wanted.chunks(batch) {
+            let left = self.bring(net, head.reference.infohash, supply, batch, BATCH_DEADLINE).await;
+            if left.len() == batch.len() {
+                let why = "no neighbour brings what is missing; it is tried again with the next version";
+                return Err(EngineError::Network(why.into()));
+            }
+        }
+        Ok(())
+    }
+
     async fn bring_pinned(self: &Arc<Self>) -> Result<(), EngineError> {
         let (Some(head), Some(net)) = (self.lacking_head(), self.net()) else { return Ok(()) };
         let paths = self.facts.lock().demand.pins.clone();
@@ -102,20 +145,9 @@ impl Driver {
             return Ok(());
         }
         let wanted: Vec<PieceIndex> = wanted.into_iter().collect();
-        for batch in batches(&wanted, &supply) {
-            let left = self.bring(net, head.reference.infohash, &supply, batch, BATCH_DEADLINE).await;
-            if left.len() == batch.len() {
-                return Err(EngineError::Network(
-                    "no neighbour brings it; it is tried again with the next version".into(),
-                ));
-            }
-        }
+        self.bring_batches(net, &head, &supply, &wanted).await?;
         self.keep_presence().await;
         tracing::info!("what is pinned is here");
         Ok(())
     }
-}
-
-fn batches<'p>(pieces: &'p [PieceIndex], supply: &Incoming) -> std::slice::Chunks<'p, PieceIndex> {
-    pieces.chunks((BATCH_BYTES / supply.hashes().length.bytes()).max(1) as usize)
 }

@@ -323,6 +323,7 @@ impl Driver {
         });
         match made.await {
             Ok(Ok(Some((made, delta)))) => {
+                self.facts.lock().demand.hashed();
                 // What carries all its bytes can be told before it can be fetched.
                 let carried = delta.as_ref().is_some_and(Delta::carries_bytes);
                 self.facts.lock().exchanged.made = delta.map(Arc::new);
@@ -345,12 +346,9 @@ impl Driver {
                 Err(())
             }
             Ok(Err(error)) => {
-                // Bytes that were given up may share a piece with what is new: it is hashed when they are back.
-                if let Some(place) = absent_place(&error) {
-                    tracing::debug!(%error, "nothing is published yet");
-                    _ = self.fault(place, tokio::time::Instant::now() + STALL_DEADLINE).await;
-                } else {
-                    tracing::error!(error = %error_chain(&error), "nothing was published");
+                match absent_place(&error) {
+                    Some(place) => self.bring_for_hashing(place).await,
+                    None => tracing::error!(error = %error_chain(&error), "nothing was published"),
                 }
                 Err(())
             }

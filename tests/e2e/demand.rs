@@ -32,11 +32,13 @@ fn fetched(device: &Device) -> u64 {
 /// A device that holds `files` files of 4 MiB, and has published them.
 fn holder(world: &World, files: u64) -> Device {
     let a = world.creator("a");
+    // The first version is small: its piece length stays for a while.
+    a.write("small", b"a small one");
+    a.sync();
     std::fs::create_dir(a.mount.join("deep")).unwrap();
     for seed in 0..files {
         a.write(&format!("deep/{seed}"), &content(seed, 4 * MIB));
     }
-    a.write("small", b"a small one");
     a.sync();
     a
 }
@@ -264,11 +266,17 @@ fn beyond_the_limit_what_others_keep_is_given_up() {
     a.umount();
     assert!(std::fs::read(b.mount.join("deep/0")).unwrap() == content(0, 4 * MIB), "it is pinned");
     // With nobody who keeps it, nothing is given up, whatever the limit.
-    b.write("alone", &content(91, 24 * MIB));
+    b.write("alone", &content(91, 8 * MIB));
     b.ok(&["sync", "shared", "--timeout", "5"]);
     std::thread::sleep(Duration::from_secs(6));
-    assert!(std::fs::read(b.mount.join("alone")).unwrap() == content(91, 24 * MIB));
+    assert!(std::fs::read(b.mount.join("alone")).unwrap() == content(91, 8 * MIB));
     assert!(on_disk(&b) > LIMIT);
+    // Pieces become longer with the database: then everything is fetched once, and given up again.
+    a.mount();
+    b.write("outgrown", &content(92, 24 * MIB));
+    a.awaits("outgrown", &content(92, 24 * MIB));
+    assert!(b.log().contains("everything is fetched once"), "{}", b.log());
+    wait_until("room is given back", || on_disk(&b) <= LIMIT + (4 << 20));
 }
 
 #[test]
