@@ -30,7 +30,7 @@ pub struct Globals {
     /// Say more in the log; repeat for even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// The keyring has no passphrase
+    /// The keyring has, or gets, no passphrase
     #[arg(long, global = true)]
     pub no_passphrase: bool,
     /// Read the keyring's passphrase from the first line of FILE

@@ -151,8 +151,8 @@ mod tests {
         let rows: Vec<Vec<char>> = code.lines().map(|line| line.chars().collect()).collect();
         let dark = |x: usize, y: usize| match rows[y / 2][x] {
             '█' => true,
-            '▀' => y % 2 == 0,
-            '▄' => y % 2 == 1,
+            '▀' => y.is_multiple_of(2),
+            '▄' => !y.is_multiple_of(2),
             _ => false,
         };
         // As large as letters are on paper.

@@ -138,7 +138,7 @@ impl Context {
 /// What opens a keyring, in words.
 pub(super) fn opens(needs: Needs) -> &'static str {
     match (needs.passphrase, needs.key_file) {
-        (false, false) => "nothing",
+        (false, false) => "no passphrase",
         (true, false) => "a passphrase",
         (false, true) => "a key file",
         (true, true) => "a passphrase and a key file",

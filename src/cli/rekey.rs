@@ -46,6 +46,11 @@ pub fn run(context: &Context, command: Change) -> Outcome {
     let options = context.options(name)?;
     let turn = Turn::take(&paths)?;
     let (keyring, current, _) = context.open_afresh(name)?;
+    if context.passphrases.key_file.is_some() && current.key_file.is_none() && command.new_key_file.is_none()
+    {
+        let message = format!("{name} opens without a key file: --new-key-file is what adds one");
+        return Err(Failure::new(FailureKind::Usage, message));
+    }
     let passphrase = match &command.new_passphrase_file {
         _ if removes => Passphrase::default(),
         Some(file) => passphrase::from_file(file)?,
@@ -107,7 +112,7 @@ mod tests {
     #[test]
     fn what_opens_a_keyring_is_named() {
         for (passphrase, key_file, text) in [
-            (false, false, "nothing"),
+            (false, false, "no passphrase"),
             (true, false, "a passphrase"),
             (false, true, "a key file"),
             (true, true, "a passphrase and a key file"),

@@ -113,7 +113,7 @@ impl Needs {
     }
 
     fn flags(self) -> u8 {
-        NEEDS_PASSPHRASE * u8::from(self.passphrase) | NEEDS_KEY_FILE * u8::from(self.key_file)
+        (NEEDS_PASSPHRASE * u8::from(self.passphrase)) | (NEEDS_KEY_FILE * u8::from(self.key_file))
     }
 }
 

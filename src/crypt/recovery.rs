@@ -90,11 +90,10 @@ impl RecoveryRoot {
 /// A passphrase of `count` words, each worth eleven bits.
 pub fn passphrase(count: usize) -> Zeroizing<String> {
     let list = Language::English.word_list();
+    // There are 2048 words, so two random bytes give each as often as any other.
     let index = |_| usize::from(u16::from_le_bytes(random())) % list.len();
     joined((0..count).map(index).map(|index| list[index]))
 }
-
-const _: () = assert!((1 << 16) % 2048 == 0, "two random bytes give each word as often as any other");
 
 /// Words as they are meant: lower case, one space between two, nothing else.
 pub(super) fn plain_words(text: &str) -> Zeroizing<String> {

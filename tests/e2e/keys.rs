@@ -124,6 +124,7 @@ fn a_key_file_stands_beside_the_passphrase_or_instead_of_it() {
     assert!(opens(&a, &["--key-file", &other]) && !opens(&a, &["--key-file", &key]));
     a.ok(&["passphrase", NAME, "--key-file", &other, "--no-key-file"]);
     assert!(opens(&a, &[]));
+    assert_eq!(a.kilofs(&["passphrase", NAME, "--key-file", &key]).code, Some(2), "it does not add one");
     let short = secrets.path("short");
     std::fs::write(&short, "too short").unwrap();
     assert_eq!(a.kilofs(&["passphrase", NAME, "--new-key-file", &short]).code, Some(2));
