@@ -36,10 +36,11 @@ fn the_corpus_is_read_without_a_finding() {
 #[test]
 #[ignore = "writes files; run it after the vectors have changed"]
 fn write_seeds() {
-    let kinds = [("policy", "bytes", "policy", None), ("link", "text", "link", None)];
+    let links = ["link", "invite", "recovery"].map(|kind| (kind, "text", "link", None));
+    let kinds = [("policy", "bytes", "policy", None)].into_iter().chain(links);
     let values = ["charter", "commit", "entry", "item", "keyring"];
     let values = (3u8..).zip(values).map(|(tag, kind)| (kind, "bytes", "value", Some(tag)));
-    for (kind, field, target, tag) in kinds.into_iter().chain(values) {
+    for (kind, field, target, tag) in kinds.chain(values) {
         for (name, mut bytes) in vectors(kind, field) {
             tag.iter().for_each(|tag| bytes.insert(0, *tag));
             put(target, &format!("{kind}-{name}"), &bytes);

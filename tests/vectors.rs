@@ -15,6 +15,8 @@ mod independent;
 mod make;
 #[path = "vectors/observe.rs"]
 mod observe;
+#[path = "vectors/secrets.rs"]
+mod secrets;
 
 use format::Vector;
 use std::collections::BTreeMap;

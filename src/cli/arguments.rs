@@ -1,8 +1,8 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, pin, policy,
-    share, status, sync, testnet, umount,
+    block, completions, create, engine, fsck, history, invite, join, link, metrics, mirror, mount, pin,
+    policy, rekey, share, status, sync, testnet, umount, unlock,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
@@ -30,12 +30,15 @@ pub struct Globals {
     /// Say more in the log; repeat for even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// The keyring has no passphrase
-    #[arg(long, global = true, conflicts_with = "passphrase_file")]
+    /// The keyring has, or gets, no passphrase
+    #[arg(long, global = true)]
     pub no_passphrase: bool,
     /// Read the keyring's passphrase from the first line of FILE
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// FILE, all of it, belongs to what opens the keyring
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Network")]
     pub network: Network,
 }
@@ -76,10 +79,18 @@ pub enum Command {
     Create(create::Create),
     /// Print a link that gives access to a database
     Link(link::Link),
+    /// Print a link for one person, locked with words, that expires
+    Invite(invite::Invite),
     /// Take a database from a link on standard input
     Join(join::Join),
     /// Show a database as a directory
     Mount(mount::Mount),
+    /// Change what opens the keyring
+    Passphrase(rekey::Change),
+    /// Let the kernel keep what opens the keyring for a while
+    Unlock(unlock::Unlock),
+    /// Let go what `unlock` keeps
+    Lock(unlock::Lock),
     /// Keep a plain folder in step with a database
     Share(share::Share),
     /// End a mount, a share or a mirror

@@ -2,11 +2,12 @@
 
 use super::arguments::{Globals, Network};
 use super::output::Output;
-use super::passphrase::{Passphrase, Passphrases};
-use crate::crypt::keyring::{self, Keyring, KeyringError};
+use super::passphrase::Passphrases;
+use crate::crypt::keyring::{self, Factors, Keyring, KeyringError, Needs, RingKey};
 use crate::daemon::config::Options;
 use crate::daemon::control::{Failure, FailureKind};
 use crate::daemon::home::{DatabasePaths, Home, Name};
+use crate::daemon::{kernel_keys, ring_file};
 use std::path::PathBuf;
 
 /// What every command starts from.
@@ -38,7 +39,7 @@ impl Context {
             flags: options(globals.network),
             output: Output::new(globals.json),
             verbose: globals.verbose,
-            passphrases: Passphrases::new(globals.no_passphrase, globals.passphrase_file),
+            passphrases: Passphrases::new(globals.no_passphrase, globals.passphrase_file, globals.key_file),
             given_home: globals.home,
         })
     }
@@ -86,32 +87,58 @@ impl Context {
         self.open_keyring_trying(name, &mut Vec::new())
     }
 
-    /// The same for one of several: a passphrase that opened another is tried before anybody is asked again, and one
-    /// that opens this is added to them.
-    pub fn open_keyring_trying(&self, name: &Name, typed: &mut Vec<Passphrase>) -> Result<Keyring, Failure> {
+    /// The same for one of several: what opened another is tried before anybody is asked again, and what opens this is
+    /// added to it.
+    pub fn open_keyring_trying(&self, name: &Name, typed: &mut Vec<Factors>) -> Result<Keyring, Failure> {
         let file = self.existing(name)?.keyring;
-        let bytes = std::fs::read(&file)
-            .map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
-        let damaged = |error: KeyringError| match error {
-            KeyringError::WrongPassphrase => {
-                Failure::new(FailureKind::WrongKey, format!("that is not the passphrase of {name}"))
-            }
-            other => Failure::failed(format!(
-                "{}: {other}; restore it from a backup, or join again",
-                file.display()
-            )),
-        };
-        if !keyring::needs_passphrase(&bytes).map_err(damaged)? {
-            return keyring::open(&bytes, b"").map_err(damaged);
+        let bytes = ring_file::read(&file)?;
+        let needs = keyring::needs(&bytes).map_err(|error| self.refused(name, &error))?;
+        if !needs.anything() {
+            return keyring::open(&bytes, &Factors::default()).map_err(|error| self.refused(name, &error));
         }
-        let tries = typed.iter().filter_map(|known| keyring::open(&bytes, known.as_bytes()).ok());
+        if !self.passphrases.are_given()
+            && let Some(key) = kernel_keys::recall(&file)
+            && let Ok(opened) = keyring::open_with(&bytes, &key)
+        {
+            return Ok(opened);
+        }
+        let tries = typed.iter().filter_map(|known| keyring::open(&bytes, known).ok());
         if let Some(opened) = tries.into_iter().next() {
             return Ok(opened);
         }
-        let passphrase = self.passphrases.recall(name, &self.options(name)?)?;
-        let opened = keyring::open(&bytes, passphrase.as_bytes()).map_err(damaged)?;
-        typed.push(passphrase);
+        let factors = self.passphrases.recall(name, &self.options(name)?, needs)?;
+        let opened = keyring::open(&bytes, &factors).map_err(|error| self.refused(name, &error))?;
+        typed.push(factors);
         Ok(opened)
+    }
+
+    /// Opens a database's keyring with what the person or a configured source says now, whatever the kernel keeps, and tells
+    /// what that was. `--no-passphrase` is not said of this keyring.
+    pub fn open_afresh(&self, name: &Name) -> Result<(Keyring, Factors, RingKey), Failure> {
+        let bytes = ring_file::read(&self.existing(name)?.keyring)?;
+        let refused = |error: KeyringError| self.refused(name, &error);
+        let needs = keyring::needs(&bytes).map_err(refused)?;
+        let factors = self.passphrases.recall_current(name, &self.options(name)?, needs)?;
+        let (opened, key) = keyring::unlock(&bytes, &factors).map_err(refused)?;
+        Ok((opened, factors, key))
+    }
+
+    /// Why a keyring did not open.
+    pub fn refused(&self, name: &Name, error: &KeyringError) -> Failure {
+        let file = self.home.database(name).keyring;
+        let needs = std::fs::read(&file).ok().and_then(|bytes| keyring::needs(&bytes).ok());
+        match (error, needs) {
+            (KeyringError::WrongPassphrase | KeyringError::NoKeyFile, Some(needs)) => {
+                let message = format!("that is not what opens {name}: it opens with {}", opens(needs));
+                let plain = needs.passphrase && !needs.key_file;
+                let message = if plain { format!("that is not the passphrase of {name}") } else { message };
+                Failure::new(FailureKind::WrongKey, message)
+            }
+            _ => Failure::failed(format!(
+                "{}: {error}; restore it from a backup, or join again",
+                file.display()
+            )),
+        }
     }
 
     /// `--home DIR ` as a person would have to repeat it in the next command; empty without one.
@@ -120,6 +147,16 @@ impl Context {
             Some(home) if std::env::var_os("KILOFS_HOME").is_none() => format!("--home {} ", home.display()),
             _ => String::new(),
         }
+    }
+}
+
+/// What opens a keyring, in words.
+pub(super) fn opens(needs: Needs) -> &'static str {
+    match (needs.passphrase, needs.key_file) {
+        (false, false) => "no passphrase",
+        (true, false) => "a passphrase",
+        (false, true) => "a key file",
+        (true, true) => "a passphrase and a key file",
     }
 }
 

@@ -143,9 +143,7 @@ fn dead_mounts() -> Vec<Finding> {
 fn database(context: &Context, name: &Name) -> Finding {
     let paths = context.home.database(name);
     let keyring = std::fs::read(&paths.keyring).map_err(|error| error.to_string());
-    if let Err(error) =
-        keyring.and_then(|bytes| keyring::needs_passphrase(&bytes).map_err(|error| error.to_string()))
-    {
+    if let Err(error) = keyring.and_then(|bytes| keyring::needs(&bytes).map_err(|error| error.to_string())) {
         return finding(
             Verdict::Problem,
             name.as_str(),

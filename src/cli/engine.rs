@@ -25,12 +25,13 @@ pub struct Engine {
     all: bool,
 }
 
-/// Runs `engine`.
-pub fn run(context: &Context, command: Engine) -> Outcome {
+/// Runs `engine`. `open` says where the system did not let this process be shut.
+pub fn run(context: &Context, command: Engine, open: &[String]) -> Outcome {
     // The child of a mount leads no group yet; were it to, it would keep its session, and that only means more signals.
     _ = rustix::process::setsid();
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     logging::of_engine(context.verbose);
+    logging::tell(open);
     let told = Cell::new(false);
     let tell = |reply: Reply| {
         told.set(true);

@@ -3,9 +3,12 @@
 
 use super::Outcome;
 use super::context::Context;
+use super::output::moment;
 use super::passphrase::{self, Passphrase};
-use crate::crypt::link::{self, LinkError};
+use crate::crypt::link::{self, Capability, LinkError};
+use crate::crypt::recovery::RecoveryRoot;
 use crate::daemon::control::{Failure, FailureKind};
+use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
 use crate::daemon::setup;
 use clap::Args;
@@ -17,7 +20,7 @@ use zeroize::Zeroizing;
 
 const LINK_BYTES_MAX: u64 = 16 << 10;
 
-/// Takes a database from a link on standard input. Its content comes with the first mount.
+/// Takes a database from a link on standard input, or from the words of a recovery sheet. Its content comes with the first mount.
 #[derive(Args)]
 pub struct Join {
     /// What to call it on this device
@@ -29,29 +32,26 @@ pub struct Join {
     /// Read the passphrase of a locked link from the first line of FILE
     #[arg(long, value_name = "FILE")]
     link_passphrase_file: Option<PathBuf>,
+    /// Take the words of a recovery sheet instead of a link
+    #[arg(long, conflicts_with = "link_passphrase_file")]
+    recovery_words: bool,
 }
 
 /// Runs `join`.
 pub fn run(context: &Context, command: Join) -> Outcome {
     let name = &command.name;
     setup::ensure_free(&context.home, name)?;
-    let text = read_link(command.link_file.as_deref())?;
-    let mut failed = None;
-    let parsed = link::parse(&text, || match unlock(command.link_passphrase_file.as_deref()) {
-        Ok(passphrase) => Some(passphrase),
-        Err(failure) => {
-            failed = Some(failure);
-            None
-        }
-    });
-    let capability = match (parsed, failed) {
-        (Ok(capability), _) => capability,
-        (Err(_), Some(failure)) => return Err(failure),
-        (Err(error), None) => return Err(refused(&error)),
+    let question = if command.recovery_words { "The 24 words, one after the other: " } else { "Link: " };
+    let text = read_text(command.link_file.as_deref(), question)?;
+    let capability = if command.recovery_words {
+        let root = RecoveryRoot::from_words(&text);
+        root.map_err(|error| Failure::new(FailureKind::WrongKey, error.to_string()))?.recover()
+    } else {
+        opened(&text, command.link_passphrase_file.as_deref())?
     };
     let options = context.common_options()?;
-    let passphrase = context.passphrases.choose(name, &options)?;
-    let capability = setup::join(&context.home, name, passphrase.as_bytes(), &context.flags, capability)?;
+    let factors = context.passphrases.choose(name, &options)?;
+    let capability = setup::join(&context.home, name, &factors, &context.flags, capability)?;
     let kind = capability.kind();
     let joined = json!({
         "name": name.as_str(),
@@ -70,14 +70,30 @@ pub fn run(context: &Context, command: Join) -> Outcome {
     })
 }
 
-fn read_link(file: Option<&Path>) -> Result<Passphrase, Failure> {
+fn opened(text: &str, passphrase_file: Option<&Path>) -> Result<Capability, Failure> {
+    let mut failed = None;
+    let parsed = link::parse_at(text, u64::from(now_seconds()), || match unlock(passphrase_file) {
+        Ok(passphrase) => Some(passphrase),
+        Err(failure) => {
+            failed = Some(failure);
+            None
+        }
+    });
+    match (parsed, failed) {
+        (Ok(capability), _) => Ok(capability),
+        (Err(_), Some(failure)) => Err(failure),
+        (Err(error), None) => Err(refused(&error)),
+    }
+}
+
+fn read_text(file: Option<&Path>, question: &str) -> Result<Passphrase, Failure> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LINK_BYTES_MAX as usize));
     let read = match file {
         Some(file) => File::open(file).and_then(|file| file.take(LINK_BYTES_MAX).read_to_end(&mut bytes)),
-        None if stdin().is_terminal() => return passphrase::prompt("Link: "),
+        None if stdin().is_terminal() => return passphrase::prompt(question),
         None => stdin().lock().take(LINK_BYTES_MAX).read_to_end(&mut bytes),
     };
-    read.map_err(|error| Failure::failed(format!("cannot read the link: {error}")))?;
+    read.map_err(|error| Failure::failed(format!("cannot read what to join with: {error}")))?;
     let text = std::str::from_utf8(&bytes).map(|text| Zeroizing::new(text.to_owned()));
     text.map_err(|_| Failure::new(FailureKind::WrongKey, "what was given is no text, so no link"))
 }
@@ -90,5 +106,12 @@ fn unlock(file: Option<&Path>) -> Result<Passphrase, Failure> {
 }
 
 fn refused(error: &LinkError) -> Failure {
-    Failure::new(FailureKind::WrongKey, error.to_string())
+    let message = match error {
+        LinkError::Expired(when) => {
+            let when = moment(i64::try_from(*when).unwrap_or(i64::MAX));
+            format!("{error} (it was good until {when} UTC by the clock of this device)")
+        }
+        other => other.to_string(),
+    };
+    Failure::new(FailureKind::WrongKey, message)
 }

@@ -1,18 +1,17 @@
 //! `kilofs link`: a capability as one line of text, and as a QR code.
 
 use super::Outcome;
+use super::code::{Code, write_private};
 use super::context::Context;
 use super::passphrase;
 use super::session::Session;
-use crate::crypt::link::{self, Kind};
+use crate::crypt::link::{self, Capability, Kind};
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
 use crate::daemon::home::Name;
 use crate::daemon::status::Status;
 use crate::record;
 use clap::Args;
 use data_encoding::HEXLOWER;
-use qrcode::QrCode;
-use qrcode::render::unicode::Dense1x2;
 use serde_json::json;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -39,6 +38,9 @@ pub struct Link {
     /// Print a QR code too
     #[arg(long)]
     qr: bool,
+    /// Write a QR code to FILE, as a PNG image
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
     /// Lock the link with a passphrase
     #[arg(long)]
     lock: bool,
@@ -56,6 +58,24 @@ pub fn run(context: &Context, command: Link) -> Outcome {
         (.., true) => Kind::Write,
         _ => Kind::Admin,
     };
+    let capability = weakened(context, name, kind)?;
+    let text = match lock(&command)? {
+        Some(passphrase) => link::print_locked(&capability, &passphrase),
+        None => link::print(&capability),
+    };
+    let text = Zeroizing::new(text);
+    if let Some(file) = &command.png {
+        write_private(file, &Code::of(&text)?.png()?)?;
+    }
+    if context.output.is_json() {
+        return context.output.result(&json!({ "kind": kind.to_string(), "link": *text }), |_| String::new());
+    }
+    let code = if command.qr { Code::of(&text)?.terminal() } else { String::new() };
+    context.output.result(&(), |()| format!("{code}{}", *text))
+}
+
+/// What this device can give of a database, up to a kind, with what is known to be too old by now.
+pub(super) fn weakened(context: &Context, name: &Name, kind: Kind) -> Result<Capability, Failure> {
     let keyring = context.open_keyring(name)?;
     let held = keyring.capability.kind();
     let mut capability = keyring.capability.weakened(kind).ok_or_else(|| {
@@ -70,16 +90,7 @@ pub fn run(context: &Context, command: Link) -> Outcome {
         capability.seq = capability.seq.max(seq);
         capability.policy_counter = capability.policy_counter.max(counter);
     }
-    let text = match lock(&command)? {
-        Some(passphrase) => link::print_locked(&capability, &passphrase),
-        None => link::print(&capability),
-    };
-    let text = Zeroizing::new(text);
-    if context.output.is_json() {
-        return context.output.result(&json!({ "kind": kind.to_string(), "link": *text }), |_| String::new());
-    }
-    let code = if command.qr { qr(&text)? } else { String::new() };
-    context.output.result(&(), |()| format!("{code}{}", *text))
+    Ok(capability)
 }
 
 /// The newest record and policy seen here.
@@ -95,28 +106,5 @@ fn lock(command: &Link) -> Result<Option<passphrase::Passphrase>, Failure> {
         Some(file) => passphrase::from_file(file).map(Some),
         None if command.lock => passphrase::twice("Passphrase for the link: ").map(Some),
         None => Ok(None),
-    }
-}
-
-/// A QR code in half blocks. Upper case fits its alphanumeric mode, which is a third smaller.
-fn qr(text: &str) -> Result<String, Failure> {
-    let upper = Zeroizing::new(text.to_uppercase());
-    let code =
-        QrCode::new(upper.as_bytes()).map_err(|error| Failure::failed(format!("no QR code: {error}")))?;
-    // Light modules and the quiet zone are what is drawn: on a dark terminal that is a code as printed on paper.
-    let picture = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-    Ok(picture + "\n")
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_long_link_still_fits_a_code_on_a_terminal() {
-        let code = qr(&format!("kilofs:admin:{}", "a".repeat(260))).unwrap();
-        assert!(code.lines().all(|line| line.chars().count() <= 80), "{code}");
-        assert!(code.contains('█'));
     }
 }

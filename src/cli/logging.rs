@@ -37,6 +37,11 @@ pub fn of_engine(verbose: u8) {
     start(verbose.saturating_add(ENGINE_LEVEL), false);
 }
 
+/// Says where the system did not let this process be shut.
+pub fn tell(open: &[String]) {
+    open.iter().for_each(|line| tracing::info!("{line}"));
+}
+
 /// Other crates say their errors only, until the most detailed level, and `mainline` not even those: it repeats itself
 /// while there is no network, which we say once.
 fn levels(verbose: usize) -> String {

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::logging;
 use super::mount;
 use super::output::{bytes, shown};
-use super::passphrase::Passphrase;
+use crate::crypt::keyring::Factors;
 use crate::daemon::client::{self, Asked};
 use crate::daemon::config::Options;
 use crate::daemon::control::{Failure, FailureKind, Request};
@@ -111,7 +111,7 @@ fn launch(
     context: &Context,
     fleet: &Fleet,
     name: &Name,
-    typed: &mut Vec<Passphrase>,
+    typed: &mut Vec<Factors>,
 ) -> Result<Launch, Failure> {
     let paths = context.existing(name)?;
     if let Asked::Answered(_) = client::ask(&paths.socket, &Request::Status, RUNNING_DEADLINE) {

@@ -6,6 +6,7 @@
 mod arguments;
 mod background;
 mod block;
+mod code;
 mod completions;
 mod context;
 mod create;
@@ -14,6 +15,7 @@ mod enact;
 mod engine;
 mod fsck;
 mod history;
+mod invite;
 mod join;
 mod link;
 mod logging;
@@ -22,11 +24,14 @@ mod mirror;
 mod mount;
 mod output;
 mod passphrase;
+mod passphrase_command;
 mod paths;
 mod pin;
 mod policy;
 mod progress;
 mod rates;
+mod recovery;
+mod rekey;
 mod seen;
 mod session;
 mod share;
@@ -36,9 +41,11 @@ mod terminal;
 mod testnet;
 mod text;
 mod umount;
+mod unlock;
 mod view;
 mod watch;
 
+use crate::crypt::locked::shut_process;
 use crate::daemon::control::Failure;
 use arguments::{Arguments, Command};
 use clap::Parser;
@@ -51,8 +58,10 @@ type Outcome = Result<(), Failure>;
 
 /// The program: parses the arguments (exit code 2 where they are wrong), runs the command, says what went wrong.
 pub fn main() -> ExitCode {
+    // Before any secret is here.
+    let open = shut_process();
     let arguments = Arguments::parse();
-    match run(arguments) {
+    match run(arguments, &open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Nobody is left to hear that stderr is closed.
@@ -62,15 +71,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Outcome {
+fn run(arguments: Arguments, open: &[String]) -> Outcome {
     let context = Context::new(arguments.globals)?;
     if !matches!(arguments.command, Command::Engine(_)) {
         logging::to_terminal(context.verbose);
+        logging::tell(open);
     }
     match arguments.command {
         Command::Create(command) => create::run(&context, command),
         Command::Link(command) => link::run(&context, command),
+        Command::Invite(command) => invite::run(&context, command),
         Command::Join(command) => join::run(&context, command),
+        Command::Passphrase(command) => rekey::run(&context, command),
+        Command::Unlock(command) => unlock::unlock(&context, command),
+        Command::Lock(command) => unlock::lock(&context, command),
         Command::Mount(command) => mount::mount(&context, command),
         Command::Mirror(command) => mirror::run(&context, command),
         Command::Share(command) => share::run(&context, command),
@@ -90,6 +104,6 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Doctor => doctor::run(&context),
         Command::Completions(command) => completions::run(command),
         Command::Testnet(command) => testnet::run(&context, command),
-        Command::Engine(command) => engine::run(&context, command),
+        Command::Engine(command) => engine::run(&context, command, open),
     }
 }

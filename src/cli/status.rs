@@ -9,6 +9,7 @@ use crate::crypt::keyring;
 use crate::daemon::client::{self, Asked};
 use crate::daemon::control::{Failure, Request};
 use crate::daemon::home::Name;
+use crate::daemon::kernel_keys;
 use crate::daemon::status::{BlockStatus, ShareStatus, SkippedStatus, Status, VersionStatus};
 use clap::Args;
 use serde_json::Value;
@@ -77,8 +78,10 @@ fn look(context: &Context, name: &Name) -> Result<Value, Failure> {
     let cannot =
         |error: &dyn std::fmt::Display| Failure::failed(format!("its keyring cannot be read: {error}"));
     let sealed = std::fs::read(&paths.keyring).map_err(|error| cannot(&error))?;
-    let locked = keyring::needs_passphrase(&sealed).map_err(|error| cannot(&error))?;
-    if locked && !context.passphrases.is_at_hand(&context.options(name)?) {
+    let needs = keyring::needs(&sealed).map_err(|error| cannot(&error))?;
+    let kept =
+        || kernel_keys::recall(&paths.keyring).is_some_and(|key| keyring::open_with(&sealed, &key).is_ok());
+    if needs.passphrase && !context.passphrases.is_at_hand(name, &context.options(name)?) && !kept() {
         let message = format!(
             "no engine runs, and its keyring is locked: `kilofs status {name}` asks for the passphrase"
         );

@@ -4,8 +4,10 @@ pub mod channel;
 pub mod keyring;
 pub mod keys;
 pub mod link;
+pub mod locked;
 pub mod log_key;
 pub mod record_key;
+pub mod recovery;
 pub mod seal;
 pub mod secret;
 

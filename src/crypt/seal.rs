@@ -5,6 +5,7 @@
 //! object's id covers its logical content; a node's placements are authenticated beside it and may change without it.
 
 use super::cipher::{Cipher, NONCE_BYTES, Nonce, TAG_BYTES};
+use super::locked::Locked;
 use super::secret::{Context, Secret};
 use crate::base::{Birth, BlockNumber, DatabaseId, Id};
 use std::fmt;
@@ -64,7 +65,7 @@ pub struct OpenNode {
 
 /// The keys of one block. Cheap to clone.
 #[derive(Clone)]
-pub struct SealKeys(Arc<Keys>);
+pub struct SealKeys(Arc<Locked<Keys>>);
 
 struct Keys {
     scope: Scope,
@@ -82,14 +83,14 @@ impl SealKeys {
         let mut boundary = Zeroizing::new([0; 16]);
         boundary.copy_from_slice(&key(Context::BlockBoundary).expose()[..16]);
         let place = [&scope.database.0[..], &scope.block.0.to_le_bytes(), &scope.epoch.to_le_bytes()];
-        SealKeys(Arc::new(Keys {
+        SealKeys(Arc::new(Locked::new(Keys {
             scope,
             cipher: Cipher::new(&key(Context::BlockEncryption)),
             nonce: key(Context::BlockNonce),
             id: key(Context::BlockId),
             boundary,
             commitment: Id(*block_key.derive(Context::BlockCommitment, &place).expose()),
-        }))
+        })))
     }
 
     /// Keys of a block that every reader of the database can open.

@@ -34,6 +34,14 @@ pub enum Context {
     BlockBoundary,
     /// Commits to the block key without revealing it, from the block key.
     BlockCommitment,
+    /// The key of a keyring that wants a key file too, from what Argon2 made of the passphrase.
+    KeyringFile,
+    /// The admin seed of a new database, from its root.
+    RecoveryAdmin,
+    /// The database seed of a new database, from its root.
+    RecoveryDatabase,
+    /// The read secret of a new database, from its root.
+    RecoveryRead,
 }
 
 impl Context {
@@ -53,6 +61,10 @@ impl Context {
             Context::BlockId => "kilofs 1 2026 block id",
             Context::BlockBoundary => "kilofs 1 2026 block boundary",
             Context::BlockCommitment => "kilofs 1 2026 block commitment",
+            Context::KeyringFile => "kilofs 1 2026 keyring key file",
+            Context::RecoveryAdmin => "kilofs 1 2026 recovery admin",
+            Context::RecoveryDatabase => "kilofs 1 2026 recovery database",
+            Context::RecoveryRead => "kilofs 1 2026 recovery read",
         }
     }
 }
@@ -155,6 +167,10 @@ mod tests {
             BlockId,
             BlockBoundary,
             BlockCommitment,
+            KeyringFile,
+            RecoveryAdmin,
+            RecoveryDatabase,
+            RecoveryRead,
         ];
         let texts: std::collections::BTreeSet<_> = all.iter().map(|context| context.text()).collect();
         assert_eq!(texts.len(), all.len());

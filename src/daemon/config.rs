@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
@@ -48,7 +48,10 @@ pub struct Options {
     pub poll_interval: Option<f64>,
     /// A command whose first line of output is the passphrase.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub passphrase_command: Option<String>,
+    pub passphrase_command: Option<Words>,
+    /// A file of which all bytes belong to what opens the keyring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
     /// A command that hears of what a person should look at: conflicts and refusals.
     #[serde(skip_serializing_if = "Option::is_none", alias = "on_event")]
     pub on_event: Option<String>,
@@ -73,6 +76,27 @@ pub struct Options {
     /// What the store of a mirror may take, in bytes: a number, or text such as "20G".
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional")]
     pub mirror_quota: Option<u64>,
+}
+
+/// A command with its arguments: a list, or a text that is split into words as a shell would.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Words {
+    /// The words as they are.
+    List(Vec<String>),
+    /// Words to be split.
+    Line(String),
+}
+
+impl Words {
+    /// The program and its arguments; none where no program is named.
+    pub fn split(&self) -> Option<Vec<String>> {
+        let words = match self {
+            Words::List(words) => Some(words.clone()),
+            Words::Line(line) => shlex::split(line),
+        };
+        words.filter(|words| words.first().is_some_and(|program| !program.is_empty()))
+    }
 }
 
 impl Options {
@@ -108,6 +132,7 @@ impl Options {
             limit_down: upper.limit_down.or(self.limit_down),
             poll_interval: upper.poll_interval.or(self.poll_interval),
             passphrase_command: upper.passphrase_command.or(self.passphrase_command),
+            key_file: upper.key_file.or(self.key_file),
             on_event: upper.on_event.or(self.on_event),
             upnp: upper.upnp.or(self.upnp),
             cache_mib: upper.cache_mib.or(self.cache_mib),
@@ -243,6 +268,17 @@ mod tests {
         }
         std::fs::write(&file, "mirror-quota = \"much\"").unwrap();
         assert!(Options::read(&file).is_err());
+    }
+
+    #[test]
+    fn a_command_is_a_list_or_a_line() {
+        let words = |text: &str| toml::from_str::<Options>(text).unwrap().passphrase_command.unwrap().split();
+        let expected = Some(["pass", "show", "my notes"].map(String::from).to_vec());
+        assert_eq!(words("passphrase-command = ['pass', 'show', 'my notes']"), expected);
+        assert_eq!(words("passphrase-command = \"pass show 'my notes'\""), expected);
+        for none in ["[]", "['']", "''", "\"pass 'unclosed\""] {
+            assert_eq!(words(&format!("passphrase-command = {none}")), None, "{none}");
+        }
     }
 
     #[test]

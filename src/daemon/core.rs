@@ -20,6 +20,7 @@ use super::work::Work;
 use crate::base::{BlockNumber, Id, InfoHash, Place, SessionId};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::link::Kind;
+use crate::crypt::locked::Locked;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
@@ -97,7 +98,7 @@ pub struct Core {
     /// Its files.
     pub paths: DatabasePaths,
     /// Its keys.
-    pub keys: Keys,
+    pub keys: Locked<Keys>,
     /// How it runs.
     pub settings: Settings,
     /// Its store.

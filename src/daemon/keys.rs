@@ -1,10 +1,12 @@
 //! What a running engine holds of the keyring: the device key, the read secret, the database seed. Never the
-//! passphrase, and the admin seed only where a mount was asked to write as admin.
+//! passphrase, and the admin seed only where a mount was asked to write as admin. They lie in locked memory where the system
+//! allows it.
 
 use crate::base::{BlockNumber, DatabaseId, PublicKey};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::keys::{AdminKey, DatabaseKey, DeviceKey};
 use crate::crypt::link::Kind;
+use crate::crypt::locked::Locked;
 use crate::crypt::log_key::LogKey;
 use crate::crypt::record_key::RecordKey;
 use crate::crypt::seal::SealKeys;
@@ -40,11 +42,11 @@ pub struct Keys {
 
 impl Keys {
     /// Takes what an engine needs and drops the rest.
-    pub fn take(keyring: Keyring, held: Kind, as_admin: bool) -> Keys {
+    pub fn take(keyring: Keyring, held: Kind, as_admin: bool) -> Locked<Keys> {
         let Keyring { capability, device, .. } = keyring;
         let database = capability.database_id();
         let read_secret = capability.read_secret.clone();
-        Keys {
+        Locked::new(Keys {
             database,
             admin_public: capability.admin_public,
             database_public: capability.database_public,
@@ -57,7 +59,7 @@ impl Keys {
             floor: (capability.policy_counter, capability.seq),
             record: capability.record_key,
             read_secret,
-        }
+        })
     }
 
     /// The keys of a block, where this device can read.

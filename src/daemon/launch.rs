@@ -3,7 +3,7 @@
 use super::config::Options;
 use super::home::{Home, Name};
 use crate::base::{Malformed, Reader, Writer};
-use crate::crypt::keyring::{self, Argon2Cost, Keyring};
+use crate::crypt::keyring::{self, Factors, Keyring};
 use crate::crypt::link::Kind;
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -101,7 +101,7 @@ impl Launch {
             Role::Mirror | Role::Command { .. } => _ = writer.u8(MIRROR),
         }
         // A pipe needs no passphrase: the seal is there for its strict decoder, not for secrecy.
-        let keyring = Zeroizing::new(keyring::seal(&self.keyring, b"", Argon2Cost::MINIMAL));
+        let keyring = Zeroizing::new(keyring::seal(&self.keyring, &Factors::default()));
         writer.bytes(&keyring).u8(self.held as u8);
         Zeroizing::new(writer.0)
     }
@@ -140,7 +140,8 @@ impl Launch {
             },
             _ => return Err(Malformed),
         };
-        let keyring = keyring::open(reader.bytes(LAUNCH_BYTES_MAX)?, b"").map_err(|_| Malformed)?;
+        let keyring =
+            keyring::open(reader.bytes(LAUNCH_BYTES_MAX)?, &Factors::default()).map_err(|_| Malformed)?;
         let held = kind(reader.u8()?)?;
         reader.end()?;
         Ok(Launch { home, name, keyring, held, options, role })

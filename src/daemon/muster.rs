@@ -7,9 +7,10 @@ use super::control::{Failure, FailureKind, Request};
 use super::engine;
 use super::fleet::{Fleet, Mustered, Skipped};
 use super::home::Name;
+use super::kernel_keys;
 use super::launch::{Launch, Role};
 use super::metrics;
-use crate::crypt::keyring;
+use crate::crypt::keyring::{self, Factors};
 use crate::net::scrape;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -305,13 +306,18 @@ impl<L: Fn(&Name) -> Dispatch> Muster<L> {
         }
         let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
         let sealed = std::fs::read(&paths.keyring).map_err(|error| failed(&error))?;
-        if keyring::needs_passphrase(&sealed).map_err(|error| failed(&error))? {
-            return Err(Failure::new(
-                FailureKind::WrongKey,
-                "its keyring has a passphrase: `kilofs mirror` it by its name, or start this anew",
-            ));
-        }
-        let keyring = keyring::open(&sealed, b"").map_err(|error| failed(&error))?;
+        let keyring = if keyring::needs(&sealed).map_err(|error| failed(&error))?.anything() {
+            let kept = kernel_keys::recall(&paths.keyring);
+            let opened = kept.and_then(|key| keyring::open_with(&sealed, &key).ok());
+            opened.ok_or_else(|| {
+                Failure::new(
+                    FailureKind::WrongKey,
+                    "its keyring has a passphrase: `kilofs mirror` it by its name, or start this anew",
+                )
+            })?
+        } else {
+            keyring::open(&sealed, &Factors::default()).map_err(|error| failed(&error))?
+        };
         let options = self.fleet.options(name).map_err(|error| failed(&error))?;
         let launch = Launch::new(self.fleet.home.clone(), name.clone(), keyring, options, Role::Mirror);
         Ok(Some(launch.encode()))

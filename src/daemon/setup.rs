@@ -4,32 +4,34 @@ use super::config::Options;
 use super::control::{Failure, FailureKind};
 use super::engine;
 use super::home::{DatabasePaths, Home, Name};
-use crate::crypt::keyring::{self, Argon2Cost, Keyring};
-use crate::crypt::keys::{AdminKey, DatabaseKey};
+use crate::crypt::keyring::{self, Factors, Keyring};
 use crate::crypt::link::Capability;
-use crate::crypt::secret::Secret;
+use crate::crypt::recovery::RecoveryRoot;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Makes a new database called `name`: its keys, its keyring under `passphrase` (empty for none), its empty store.
-pub fn create(home: &Home, name: &Name, passphrase: &[u8], saved: &Options) -> Result<Capability, Failure> {
-    let admin = AdminKey::generate();
-    let database = DatabaseKey::generate();
-    let capability = Capability::create(&admin, &database, Secret::random());
-    establish(home, name, passphrase, saved, capability)
+/// Makes a new database called `name` from a fresh root: its keys, its keyring, which `factors` open, its empty store.
+pub fn create(
+    home: &Home,
+    name: &Name,
+    factors: &Factors,
+    saved: &Options,
+    root: &RecoveryRoot,
+) -> Result<Capability, Failure> {
+    establish(home, name, factors, saved, root.create())
 }
 
 /// Takes the database of a link under the name `name`.
 pub fn join(
     home: &Home,
     name: &Name,
-    passphrase: &[u8],
+    factors: &Factors,
     saved: &Options,
     capability: Capability,
 ) -> Result<Capability, Failure> {
-    establish(home, name, passphrase, saved, capability)
+    establish(home, name, factors, saved, capability)
 }
 
 /// Fails where a database of that name exists: asked before a person is troubled for a passphrase.
@@ -45,15 +47,14 @@ pub fn ensure_free(home: &Home, name: &Name) -> Result<(), Failure> {
 fn establish(
     home: &Home,
     name: &Name,
-    passphrase: &[u8],
+    factors: &Factors,
     saved: &Options,
     capability: Capability,
 ) -> Result<Capability, Failure> {
     ensure_free(home, name)?;
     let paths = home.prepare(name).map_err(|error| cannot("prepare the home of", name, &error))?;
     let keyring = Keyring::new(capability.clone(), name.as_str());
-    let cost = if passphrase.is_empty() { Argon2Cost::MINIMAL } else { Argon2Cost::STANDARD };
-    let sealed = keyring::seal(&keyring, passphrase, cost);
+    let sealed = keyring::seal(&keyring, factors);
 
     // The keyring gets its name last: a database that has one is whole.
     let draft = paths.keyring.with_extension("new");

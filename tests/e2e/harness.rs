@@ -5,6 +5,7 @@ use super::process::{Done, PATIENCE, Service, run_within, wait_until};
 use serde_json::Value;
 use std::io::Write;
 use std::net::UdpSocket;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -334,10 +335,18 @@ fn pid(status: &Value) -> u32 {
 
 /// Whether a process id belongs to a live process of the binary under test, which a rebuild may have replaced meanwhile.
 fn is_ours(pid: u32) -> bool {
-    let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) else { return false };
+    // Only root sees the link of a process that has shut itself.
+    let link = std::fs::read_link(format!("/proc/{pid}/exe"));
+    let Some(program) = link.ok().or_else(|| first_word(pid)) else { return false };
     let program = program.to_string_lossy();
     let program = Path::new(program.strip_suffix(" (deleted)").unwrap_or(&program));
     Path::new(BINARY).canonicalize().is_ok_and(|binary| binary == program) || program == Path::new(BINARY)
+}
+
+fn first_word(pid: u32) -> Option<PathBuf> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let word = line.split(|byte| *byte == 0).next()?;
+    (!word.is_empty()).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(word)))
 }
 
 fn kill(pid: u32) {

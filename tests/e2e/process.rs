@@ -116,6 +116,11 @@ impl Service {
         assert!(!service.line.is_empty(), "{shown} ended at once");
         service
     }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Service {

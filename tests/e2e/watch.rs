@@ -1,64 +1,12 @@
 //! The live view, seen as a person does: in a terminal of tmux, of which the text is read back.
 
 use super::harness::{BINARY, Device, NAME, World};
-use super::process::{PATIENCE, run_within, wait_until};
+use super::process::PATIENCE;
+use super::terminal::Terminal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-
-/// A terminal of its own, ended with the test.
-struct Terminal {
-    socket: PathBuf,
-}
-
-impl Terminal {
-    /// Runs a line of shell in a terminal of so many columns and rows. What it leaves behind stays readable.
-    fn run(world: &World, (columns, rows): (usize, usize), line: &str) -> Terminal {
-        let terminal = Terminal { socket: world.place("tmux").join("socket") };
-        let line = format!("{line}; echo left with $?; stty -a; sleep 1000");
-        let (columns, rows) = (columns.to_string(), rows.to_string());
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, &line]);
-        terminal
-    }
-
-    #[track_caller]
-    fn tmux(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("tmux");
-        command.arg("-S").arg(&self.socket).args(arguments).env_remove("TMUX").env("LC_ALL", "C.UTF-8");
-        run_within(&mut command, b"", PATIENCE).expect("tmux")
-    }
-
-    fn text(&self) -> String {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    /// The text with its colours.
-    fn coloured(&self) -> String {
-        self.tmux(&["capture-pane", "-p", "-e"])
-    }
-
-    #[track_caller]
-    fn awaits(&self, parts: &[&str]) -> String {
-        let mut text = String::new();
-        wait_until(&format!("the screen shows {parts:?}"), || {
-            text = self.text();
-            parts.iter().all(|part| text.contains(part))
-        });
-        text
-    }
-
-    fn keys(&self, keys: &str) {
-        self.tmux(&["send-keys", keys]);
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        _ = Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
-    }
-}
 
 fn view(device: &Device, rest: &str) -> String {
     format!("{BINARY} --home {} status {rest} --watch --interval 0.2", device.home.display())

@@ -4,7 +4,7 @@ use super::harness::{Device, NAME, World};
 use super::process::{PATIENCE, wait_until};
 use kilofs::base::{InfoHash, SessionId};
 use kilofs::crypt::Purpose;
-use kilofs::crypt::keyring;
+use kilofs::crypt::keyring::{self, Factors};
 use kilofs::crypt::keys::AdminKey;
 use kilofs::daemon::config::Options;
 use kilofs::daemon::core::{Core, now_seconds};
@@ -44,7 +44,7 @@ impl Thief {
         device.join(&victim.link("write"));
         let name = Name::new(NAME).unwrap();
         let paths = Home::at(&device.home).prepare(&name).unwrap();
-        let keyring = keyring::open(&std::fs::read(&paths.keyring).unwrap(), b"").unwrap();
+        let keyring = keyring::open(&std::fs::read(&paths.keyring).unwrap(), &Factors::default()).unwrap();
         let settings = Options::read(&paths.config).unwrap().settle();
         let folder = paths.torrents.clone();
         let held = keyring.capability.kind();

@@ -117,7 +117,7 @@ fn value(data: &[u8]) {
         6 => SignedItem::decode(bytes).ok().map(|item| item.encode()),
         _ => {
             // What is asked for before a passphrase is; opening would cost the time of Argon2.
-            if let Err(error) = keyring::needs_passphrase(bytes) {
+            if let Err(error) = keyring::needs(bytes) {
                 assert!(!matches!(error, KeyringError::WrongPassphrase));
             }
             None

@@ -155,15 +155,35 @@ pub fn lock(kind: &str, passphrase: &str, salt: &[u8; 16], payload: &[u8]) -> Ve
     [&salt[..], &encrypt(&key, &[0; 24], &associated, payload)].concat()
 }
 
+/// The payload of an invitation.
+pub fn invite(kind: &str, words: &str, expires: u64, salt: &[u8; 16], payload: &[u8]) -> Vec<u8> {
+    let key = argon2id(65536, 3, 4, words.as_bytes(), salt);
+    let end = expires.to_le_bytes();
+    let associated = [b"kilofs invite 1", kind.as_bytes(), &end].concat();
+    [&end[..], &salt[..], &encrypt(&key, &[0; 24], &associated, payload)].concat()
+}
+
 /// A keyring file under 8 KiB, one pass, one lane.
 pub fn keyring(passphrase: &[u8], salt: &[u8; 16], plain: &[u8]) -> Vec<u8> {
-    let mut file = b"kilofsKR\x01".to_vec();
-    file.push(u8::from(!passphrase.is_empty()));
+    let key = argon2id(8, 1, 1, passphrase, salt);
+    ring([1, u8::from(!passphrase.is_empty())], &key, salt, plain)
+}
+
+/// The same with a key file.
+pub fn keyring_with_file(passphrase: &[u8], key_file: &[u8], salt: &[u8; 16], plain: &[u8]) -> Vec<u8> {
+    let file = blake3::derive_key("kilofs 1 2026 key file", key_file);
+    let stretched = argon2id(8, 1, 1, passphrase, salt);
+    let key = derive("kilofs 1 2026 keyring key file", &stretched, &[&file]);
+    ring([2, 2 | u8::from(!passphrase.is_empty())], &key, salt, plain)
+}
+
+fn ring(format_and_flags: [u8; 2], key: &[u8; 32], salt: &[u8; 16], plain: &[u8]) -> Vec<u8> {
+    let mut file = [&b"kilofsKR"[..], &format_and_flags].concat();
     for cost in [8u32, 1, 1] {
         file.extend_from_slice(&cost.to_le_bytes());
     }
     file.extend_from_slice(salt);
-    let sealed = encrypt(&argon2id(8, 1, 1, passphrase, salt), &NONCE, &file, plain);
+    let sealed = encrypt(key, &NONCE, &file, plain);
     file.extend_from_slice(&NONCE);
     file.extend_from_slice(&sealed);
     summed(file)

@@ -4,8 +4,10 @@ use crate::format::{Builder, Lines, array, bytes, find, get, number};
 use crate::independent;
 use data_encoding::HEXLOWER;
 use kilofs::base::{Birth, BlockNumber, DatabaseId, Id, Locator, PublicKey, Signature};
+use kilofs::crypt::keyring::{self, Factors, KeyFile};
+use kilofs::crypt::recovery::RecoveryRoot;
 use kilofs::crypt::seal::{BlobKind, SealKeys};
-use kilofs::crypt::{Purpose, RecordKey, Secret, database_id, keyring, link};
+use kilofs::crypt::{Purpose, RecordKey, Secret, database_id, link};
 use kilofs::record::{
     BlockEntry, Charter, Commit, Members, Policy, Record, RootRef, SignedItem, admit, content_root,
     genesis_charter,
@@ -14,8 +16,9 @@ use std::fmt::Debug;
 use zeroize::Zeroizing;
 
 /// The folders.
-pub const KINDS: [&str; 11] = [
-    "charter", "commit", "content", "derive", "entry", "item", "keyring", "link", "policy", "record", "seal",
+pub const KINDS: [&str; 13] = [
+    "charter", "commit", "content", "derive", "entry", "invite", "item", "keyring", "link", "policy",
+    "record", "recovery", "seal",
 ];
 
 pub fn observe(kind: &str, inputs: &Lines) -> Lines {
@@ -26,10 +29,12 @@ pub fn observe(kind: &str, inputs: &Lines) -> Lines {
         "derive" => derive(inputs),
         "entry" => entry(inputs),
         "item" => item(inputs),
+        "invite" => invitation(inputs),
         "keyring" => ring(inputs),
         "link" => capability(inputs),
         "policy" => policy(inputs),
         "record" => record(inputs),
+        "recovery" => root_of_all(inputs),
         "seal" => seal(inputs),
         other => panic!("no vectors are known of kind {other}"),
     };
@@ -246,6 +251,35 @@ fn capability(inputs: &Lines) -> Builder {
     }
 }
 
+fn invitation(inputs: &Lines) -> Builder {
+    let passphrase = || find(inputs, "passphrase").map(|text| Zeroizing::new(text.to_owned()));
+    match link::parse_at(get(inputs, "text"), number(inputs, "now"), passphrase) {
+        Err(error) => refused(error),
+        Ok(capability) => describe_capability(accepted(), &capability),
+    }
+}
+
+fn root_of_all(inputs: &Lines) -> Builder {
+    let Some(words) = find(inputs, "words") else {
+        let parsed = link::parse(get(inputs, "text"), || None);
+        return parsed.map_or_else(refused, |capability| describe_capability(accepted(), &capability));
+    };
+    match RecoveryRoot::from_words(words) {
+        Err(error) => refused(error),
+        Ok(root) => {
+            let seed = |use_: &str| {
+                independent::derive(&format!("kilofs 1 2026 recovery {use_}"), root.expose(), &[])
+            };
+            let capability = root.recover();
+            let seeds = [&capability.admin_seed, &capability.database_seed, &capability.read_secret];
+            let seeds = seeds.map(|seed| *seed.as_ref().unwrap().expose());
+            assert_eq!(seeds, ["admin", "database", "read"].map(seed));
+            let out = accepted().hex("root", root.expose()).text("words", &*root.words());
+            describe_capability(out.text("link", link::print_recovery(&root)), &capability)
+        }
+    }
+}
+
 fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
     let secret =
         |secret: &Option<Secret>| secret.as_ref().map_or("none".to_owned(), |s| HEXLOWER.encode(s.expose()));
@@ -263,11 +297,13 @@ fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
 
 fn ring(inputs: &Lines) -> Builder {
     let file = bytes(inputs, "file");
+    let key_file = find(inputs, "key file").map(|_| KeyFile::of(&bytes(inputs, "key file")).unwrap());
     let passphrase = find(inputs, "passphrase").unwrap_or("");
-    match keyring::open(&file, passphrase.as_bytes()) {
+    match keyring::open(&file, &Factors { key_file, ..Factors::of_passphrase(passphrase) }) {
         Err(error) => refused(error),
         Ok(keyring) => describe_capability(accepted(), &keyring.capability)
-            .text("needs a passphrase", yes(keyring::needs_passphrase(&file).unwrap()))
+            .text("needs a passphrase", yes(keyring::needs(&file).unwrap().passphrase))
+            .text("needs a key file", yes(keyring::needs(&file).unwrap().key_file))
             .text("name", &keyring.name)
             .text("device", keyring.device.public())
             .hex("x25519 public", &keyring.x25519_public())
