@@ -54,6 +54,7 @@ mod take;
 mod touched;
 mod transfer;
 pub mod versions;
+mod withhold;
 pub mod work;
 
 pub use error::EngineError;

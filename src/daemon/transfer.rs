@@ -11,7 +11,7 @@ use crate::image::{Image, Incoming};
 use crate::net::NetError;
 use crate::net::gossip::Delta;
 use crate::record::VersionRef;
-use crate::sync::Fetched;
+use crate::sync::{Fetched, Input};
 use crate::torrent::{Limits, Metainfo, MetainfoError};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -277,14 +277,14 @@ impl Driver {
         }
     }
 
-    pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Result<Option<VersionRef>, ()> {
+    pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Input {
         let core = self.core.clone();
         let made = tokio::task::spawn_blocking(move || {
             let Some(made) = core.publish()? else { return Ok(None) };
             let delta = made.base.as_ref().and_then(|base| core.delta_of(&made, base).transpose());
             Ok::<_, EngineError>(Some((made, delta.transpose()?)))
         });
-        match made.await {
+        let outcome = match made.await {
             Ok(Ok(Some((made, delta)))) => {
                 // What carries all its bytes can be told before it can be fetched.
                 let carried = delta.as_ref().is_some_and(Delta::carries_bytes);
@@ -302,6 +302,7 @@ impl Driver {
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),
+            Ok(Err(EngineError::Withheld)) => return Input::Withheld,
             Ok(Err(error @ EngineError::NoPolicyYet)) => {
                 tracing::debug!(%error, "nothing was published");
                 Err(())
@@ -314,7 +315,8 @@ impl Driver {
                 tracing::error!(%error, "publishing ended abnormally");
                 Err(())
             }
-        }
+        };
+        Input::Published(outcome)
     }
 
     pub(super) async fn seed(&self, net: &Net, metainfo: &Metainfo, image: Image) {
