@@ -1,8 +1,8 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, policy, share,
-    status, sync, testnet, umount,
+    block, completions, create, engine, fsck, history, join, link, metrics, mirror, mount, peek, policy,
+    share, status, sync, testnet, umount,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
@@ -115,6 +115,9 @@ pub enum Command {
     /// An engine in the background; started by `mount` and `mirror`
     #[command(hide = true)]
     Engine(engine::Engine),
+    /// Read a file of a mount that may not answer; started by `umount`
+    #[command(hide = true)]
+    Peek(peek::Peek),
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {

@@ -23,6 +23,7 @@ mod mount;
 mod output;
 mod passphrase;
 mod paths;
+mod peek;
 mod policy;
 mod progress;
 mod rates;
@@ -87,6 +88,7 @@ fn run(arguments: Arguments) -> Outcome {
         Command::Doctor => doctor::run(&context),
         Command::Completions(command) => completions::run(command),
         Command::Testnet(command) => testnet::run(&context, command),
+        Command::Peek(command) => peek::run(command),
         Command::Engine(command) => engine::run(&context, command),
     }
 }
