@@ -1,7 +1,7 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, invite, join, link, metrics, mirror, mount, pin,
+    block, completions, create, engine, fsck, history, invite, join, link, metrics, mirror, mount, peek, pin,
     policy, rekey, share, status, sync, testnet, umount, unlock,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -130,6 +130,9 @@ pub enum Command {
     /// An engine in the background; started by `mount` and `mirror`
     #[command(hide = true)]
     Engine(engine::Engine),
+    /// Read a file of a mount that may not answer; started by `umount`
+    #[command(hide = true)]
+    Peek(peek::Peek),
 }
 
 fn listen_address(text: &str) -> Result<SocketAddr, String> {

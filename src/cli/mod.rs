@@ -26,6 +26,7 @@ mod output;
 mod passphrase;
 mod passphrase_command;
 mod paths;
+mod peek;
 mod pin;
 mod policy;
 mod progress;
@@ -104,6 +105,7 @@ fn run(arguments: Arguments, open: &[String]) -> Outcome {
         Command::Doctor => doctor::run(&context),
         Command::Completions(command) => completions::run(command),
         Command::Testnet(command) => testnet::run(&context, command),
+        Command::Peek(command) => peek::run(command),
         Command::Engine(command) => engine::run(&context, command, open),
     }
 }

@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::context::Context;
 use super::output::{bytes, shown, understood};
+use super::peek::read_within;
 use super::progress::Progress;
 use crate::daemon::answers::Stopped;
 use crate::daemon::client::{self, Asked};
@@ -16,7 +17,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long an engine goes on publishing after it was asked to end.
@@ -41,7 +41,9 @@ pub fn run(context: &Context, Umount { target }: Umount) -> Outcome {
     let status = match read_status(&directory) {
         Ok(status) => status,
         Err(error) if is_dead(&error) => return clear(context, &directory),
-        Err(error) => match by_name(context, &target).or_else(|| by_folder(context, &target)) {
+        // Whatever else would look at it would wait for it too.
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(no_mount(&directory, &error)),
+        Err(error) => match by_name(context, &target).or_else(|| by_place(context, &directory)) {
             Some(status) => status?,
             None => return Err(no_mount(&directory, &error)),
         },
@@ -84,13 +86,7 @@ pub fn run(context: &Context, Umount { target }: Umount) -> Outcome {
 /// The engine's own account of itself, from the mount. A mount that does not answer is given up after a while.
 fn read_status(directory: &Path) -> io::Result<Status> {
     let file = directory.join(".kilofs/status");
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        // Nobody listens any longer after the deadline.
-        _ = sender.send(std::fs::read(file));
-    });
-    let text =
-        receiver.recv_timeout(STATUS_DEADLINE).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    let text = read_within(&file, STATUS_DEADLINE)?;
     if text.len() > STATUS_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -108,13 +104,15 @@ fn by_name(context: &Context, target: &Path) -> Option<Result<Status, Failure>> 
     }
 }
 
-/// The engine that shares a folder.
-fn by_folder(context: &Context, target: &Path) -> Option<Result<Status, Failure>> {
-    let folder = target.canonicalize().ok()?;
+/// The engine that shares a folder, or whose mount is too damaged to tell of itself.
+fn by_place(context: &Context, directory: &Path) -> Option<Result<Status, Failure>> {
+    let place = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let names = context.home.names().ok()?;
     let statuses = names.iter().filter_map(|name| by_name(context, Path::new(name.as_str()))?.ok());
-    let mut shared = statuses.filter(|status| status.shared_at.as_deref().map(Path::new) == Some(&folder));
-    shared.next().map(Ok)
+    let mut there = statuses.filter(|status| {
+        [&status.shared_at, &status.mounted_at].iter().any(|at| at.as_deref().map(Path::new) == Some(&place))
+    });
+    there.next().map(Ok)
 }
 
 /// Whether a directory answers so because the engine that it was mounted by is gone, or just going.
@@ -247,7 +245,7 @@ mod tests {
     #[test]
     fn a_plain_directory_is_no_mount() {
         let directory = tempfile::tempdir().unwrap();
-        let error = read_status(directory.path()).unwrap_err();
+        let error = std::fs::read(directory.path().join(".kilofs/status")).unwrap_err();
         assert!(!is_dead(&error));
         assert!(no_mount(directory.path(), &error).message.contains("no mount of kilofs"));
     }

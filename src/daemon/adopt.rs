@@ -55,10 +55,15 @@ struct Relation {
 }
 
 impl Core {
-    /// One try: none if somebody wrote meanwhile.
-    pub(super) fn adopt(&self, arrived: &Arrived, plan: &Plan) -> Result<Option<Taken>, EngineError> {
+    /// One try: none if somebody wrote meanwhile. Until `patience` files that are empty get time to be written.
+    pub(super) fn adopt(
+        &self,
+        arrived: &Arrived,
+        plan: &Plan,
+        patience: Instant,
+    ) -> Result<Option<Taken>, EngineError> {
         let tree = self.tree()?;
-        let ours = self.ours(arrived)?;
+        let ours = self.ours(arrived, patience)?;
         let mine = ours.heads.iter().any(|(_, commit)| commit.device == self.keys.device.public());
         let others_business = self.keys.publishes() && !mine && ours.dirty.is_empty();
         if !ours.covered && others_business && self.postpone(arrived.reference.infohash) {
@@ -111,8 +116,8 @@ impl Core {
         }
     }
 
-    fn ours(&self, arrived: &Arrived) -> Result<Ours, EngineError> {
-        let head = self.tree()?.flush()?;
+    fn ours(&self, arrived: &Arrived, patience: Instant) -> Result<Ours, EngineError> {
+        let head = self.head_to_merge(patience)?;
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         let entry_of = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());

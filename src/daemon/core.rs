@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 const CATALOGUE_CACHE_BYTES: usize = 4 << 20;
@@ -120,6 +120,8 @@ pub struct Core {
     pub(super) log: Option<IntentLog>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
+    /// The first and the last of a row of tries to publish that were put off because a file was about to be written.
+    pub(super) withheld: Mutex<Option<(Instant, Instant)>>,
     /// Lines on versions that were made here and that came.
     pub(super) said: (Sparing, Sparing),
     /// What kept versions changed, as far as somebody asked.
@@ -200,6 +202,7 @@ impl Core {
             turn: Mutex::new(()),
             log,
             postponed: Mutex::default(),
+            withheld: Mutex::default(),
             said: Default::default(),
             touched: Mutex::default(),
             saved: Notify::new(),

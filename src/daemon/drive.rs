@@ -239,8 +239,8 @@ impl Driver {
                 self.tell(Input::Fetched(version.infohash, outcome));
             }
             Effect::Publish => {
-                let outcome = self.publish(net).await;
-                self.tell(Input::Published(outcome));
+                let input = self.publish(net).await;
+                self.tell(input);
             }
             Effect::Tell { versions, seq } => {
                 let told = self.tell_neighbours(net, &versions, seq);

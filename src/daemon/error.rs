@@ -36,6 +36,9 @@ pub enum EngineError {
     /// The record with the policy has not come in since this device joined.
     #[error("no signed policy is known yet; changes are published once it has come in")]
     NoPolicyYet,
+    /// A file is empty because it is about to be written.
+    #[error("a file is empty that is about to be written; what is changed is published when it has been")]
+    Withheld,
     /// The policy moved on meanwhile.
     #[error("the database changed while the policy was made; make it again")]
     Moved,
@@ -64,6 +67,7 @@ impl From<EngineError> for Failure {
             | EngineError::Map(_)
             | EngineError::Tree(_)
             | EngineError::NoPolicyYet
+            | EngineError::Withheld
             | EngineError::Other(_) => FailureKind::Failed,
         };
         Failure::new(kind, error.to_string())

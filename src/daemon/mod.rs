@@ -62,6 +62,7 @@ mod take;
 mod touched;
 mod transfer;
 pub mod versions;
+mod withhold;
 pub mod work;
 
 pub use error::EngineError;

@@ -32,7 +32,8 @@ pub struct Made {
 }
 
 impl Core {
-    /// Publishes the working head. None where the record's newest version holds it already.
+    /// Publishes the working head. None where the record's newest version holds it already;
+    /// [`EngineError::Withheld`] where it is to be tried again soon.
     pub fn publish(&self) -> Result<Option<Made>, EngineError> {
         let _work = self.work.lock();
         let tree = self.tree()?;
@@ -41,7 +42,7 @@ impl Core {
         }
         // What the head shows must stay in the draft until the version is made of both.
         let mut held = tree.hold();
-        let head = held.flush()?;
+        let head = self.head_to_publish(&mut held)?;
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         if inner.state.policy.counter == 0 {

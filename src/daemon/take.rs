@@ -18,9 +18,10 @@ use crate::record::{Charter, Commit, Mode, Policy, Refusal, VersionRef};
 use crate::sync::Fetched;
 use crate::tree::verify::{LiveDelta, open_changed};
 use crate::tree::version::Version;
-use crate::tree::{Changes, ImageSource, TreeError};
+use crate::tree::{Changes, ImageSource, TreeError, UNWRITTEN_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// How often a merge is repeated because somebody went on writing meanwhile.
 const RETRIES_MAX: usize = 20;
@@ -179,8 +180,9 @@ impl Core {
             Some(plan) => plan,
             None => return Ok(Taken::plain(Fetched::Broken)),
         };
+        let patience = Instant::now() + UNWRITTEN_MAX;
         for _ in 0..RETRIES_MAX {
-            if let Some(taken) = self.adopt(arrived, &plan)? {
+            if let Some(taken) = self.adopt(arrived, &plan, patience)? {
                 return Ok(taken);
             }
         }

@@ -13,7 +13,7 @@ use crate::image::{Image, Incoming};
 use crate::net::NetError;
 use crate::net::gossip::Delta;
 use crate::record::{Policy, VersionRef};
-use crate::sync::Fetched;
+use crate::sync::{Fetched, Input};
 use crate::torrent::{Limits, Metainfo, MetainfoError};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -310,10 +310,10 @@ impl Driver {
         }
     }
 
-    pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Result<Option<VersionRef>, ()> {
+    pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Input {
         if let Err(error) = self.know_hashes_of_head().await {
             tracing::warn!(%error, "nothing is published yet");
-            return Err(());
+            return Input::Published(Err(()));
         }
         let core = self.core.clone();
         let made = tokio::task::spawn_blocking(move || {
@@ -321,7 +321,7 @@ impl Driver {
             let delta = made.base.as_ref().and_then(|base| core.delta_of(&made, base).transpose());
             Ok::<_, EngineError>(Some((made, delta.transpose()?)))
         });
-        match made.await {
+        let outcome = match made.await {
             Ok(Ok(Some((made, delta)))) => {
                 self.facts.lock().demand.hashed();
                 // What carries all its bytes can be told before it can be fetched.
@@ -341,6 +341,7 @@ impl Driver {
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),
+            Ok(Err(EngineError::Withheld)) => return Input::Withheld,
             Ok(Err(error @ EngineError::NoPolicyYet)) => {
                 tracing::debug!(%error, "nothing was published");
                 Err(())
@@ -356,7 +357,8 @@ impl Driver {
                 tracing::error!(%error, "publishing ended abnormally");
                 Err(())
             }
-        }
+        };
+        Input::Published(outcome)
     }
 
     pub(super) async fn seed(&self, net: &Net, metainfo: &Metainfo, image: Image) {

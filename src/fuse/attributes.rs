@@ -10,7 +10,7 @@ use super::shelf;
 use crate::base::Inode;
 use crate::image::Space;
 use crate::tree::{Attr, ReadTree as _, SetAttr, SetXattr, TreeError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Which extended attributes a mount keeps. What would not be obeyed, such as capabilities, is better refused than kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,14 @@ impl Shared {
         }
         let (uid, gid) = self.owners.given(change.uid, change.gid);
         let change = SetAttr { uid, gid, ..change };
+        let unwritten = self.tree.unwritten();
+        let emptying = (change.size == Some(0) && self.writers.has(inode)).then(|| unwritten.begin());
         let attr = self.tree.set_attr(inode, change).map_err(of_inode)?;
+        match (emptying, change.size) {
+            (Some(emptying), _) => emptying.done(inode, Instant::now()),
+            (None, Some(1..)) => unwritten.settle(inode),
+            (None, _) => {}
+        }
         if inode == ROOT && (uid.is_some() || gid.is_some()) {
             self.root_was_given();
         }

@@ -9,6 +9,7 @@ use super::shelf;
 use crate::base::Inode;
 use crate::tree::{Allocate, Attr, NodeKind, ReadTree as _, TreeError, Whence};
 use fuser::{FileHandle, FopenFlags, OpenAccMode, OpenFlags, ReplyEmpty, ReplyWrite, WriteFlags};
+use std::time::Instant;
 
 /// Bytes that one copy request moves at most, so that it does not keep a thread for long; the caller asks again.
 const COPY_BYTES_MAX: u64 = 16 << 20;
@@ -59,8 +60,12 @@ impl Shared {
         if truncate && self.programs.has(inode) {
             return Err(Refusal::Running);
         }
+        let emptying = (truncate && writes(flags)).then(|| self.tree.unwritten().begin());
         self.tree.open(inode, writes(flags), truncate).map_err(of_inode)?;
         let opened = self.opened(inode, flags);
+        if let Some(emptying) = emptying {
+            emptying.done(inode, Instant::now());
+        }
         if truncate {
             self.changed_by(inode, caller)?;
         }
@@ -92,13 +97,15 @@ impl Shared {
         self.note_name(parent, name);
         let (mode, acl) = self.birth(parent, maker.mode, maker.umask)?;
         let owner = self.owners.stored(maker.owner);
-        let (attr, truncate) = match self.tree.make_node(parent, name, NodeKind::File, mode, owner) {
-            Ok(made) => (self.hand_down(made, acl)?, false),
+        let emptying = self.tree.unwritten().begin();
+        let (attr, truncate, empty) = match self.tree.make_node(parent, name, NodeKind::File, mode, owner) {
+            Ok(made) => (self.hand_down(made, acl)?, false, true),
             // Made elsewhere, and the kernel does not know yet.
             Err(TreeError::Exists) if !has(flags, libc::O_EXCL) => {
                 let attr = self.tree.lookup(parent, name)?;
                 is_openable(&attr)?;
-                (attr, has(flags, libc::O_TRUNC))
+                let truncate = has(flags, libc::O_TRUNC);
+                (attr, truncate, truncate)
             }
             Err(error) => return Err(error.into()),
         };
@@ -106,7 +113,11 @@ impl Shared {
         self.tree.open(attr.inode, writes(flags), truncate)?;
         let attr = if truncate { self.tree.attr(attr.inode)? } else { attr };
         self.known.remember(attr.inode);
-        Ok((attr, self.opened(attr.inode, flags)))
+        let opened = self.opened(attr.inode, flags);
+        if empty && writes(flags) {
+            emptying.done(attr.inode, Instant::now());
+        }
+        Ok((attr, opened))
     }
 
     pub fn release(&self, inode: Inode, handle: FileHandle) {
@@ -115,7 +126,12 @@ impl Shared {
             return;
         }
         match handle {
-            WRITER => self.writers.end(inode),
+            WRITER => {
+                self.writers.end(inode);
+                if !self.writers.has(inode) {
+                    self.tree.unwritten().settle(inode);
+                }
+            }
             PROGRAM => self.programs.end(inode),
             _ => {}
         }
@@ -149,6 +165,7 @@ impl Shared {
         let appends = has(flags, libc::O_APPEND) && !how.contains(WriteFlags::FUSE_WRITE_CACHE);
         let end = if appends { self.tree.attr(inode)?.size } else { offset };
         self.tree.write_unpaced(inode, end, data)?;
+        self.tree.unwritten().settle(inode);
         let strips = how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         self.changed_by(inode, if strips { Caller::Ordinary } else { Caller::Privileged })?;
         if end != offset {
@@ -171,6 +188,7 @@ impl Shared {
         }
         let how = allocation(mode).ok_or(TreeError::Unsupported)?;
         self.tree.allocate(inode, how, offset, bytes)?;
+        self.tree.unwritten().settle(inode);
         self.changed_by(inode, caller)
     }
 
@@ -210,6 +228,7 @@ impl Shared {
         }
         let copied = self.tree.copy_range(from.0, from.1, to.0, to.1, bytes.min(COPY_BYTES_MAX))?;
         if copied > 0 {
+            self.tree.unwritten().settle(to.0);
             self.changed_by(to.0, caller)?;
         }
         Ok(u32::try_from(copied).unwrap_or(u32::MAX))

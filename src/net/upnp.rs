@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 
 /// The router forgets a port that is not asked for again in this time; it is asked for twice as often.
 const LEASE: Duration = Duration::from_secs(1_200);
-/// Between two looks for routers, and how long one may take to answer.
-const DISCOVER_PERIOD: Duration = Duration::from_secs(300);
+/// Between two looks for routers: each is one datagram, which may be lost. And how long one may take to answer.
+const DISCOVER_PERIOD: Duration = Duration::from_secs(60);
 const DISCOVER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Keeps TCP ports open at the router until it is dropped; there they have the same numbers.

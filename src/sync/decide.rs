@@ -154,6 +154,12 @@ impl Machine {
         self.seq().max(self.signed).unwrap_or(0).checked_add(1)
     }
 
+    /// Costs nothing and counts as nothing: the burst goes on.
+    pub(super) fn withheld(&mut self, now: Millis) {
+        self.publishing = false;
+        self.changed(now);
+    }
+
     pub(super) fn publish_at(&self, burst: Burst) -> Millis {
         let quiet = (burst.last + self.timing.quiet).min(burst.first + self.timing.storm);
         // Without neighbours nobody hears of it before the put.

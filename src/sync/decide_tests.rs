@@ -88,3 +88,22 @@ fn who_has_many_neighbours_looks_less_often_and_nobody_in_step() {
     pauses.dedup();
     assert!(pauses.len() > 50);
 }
+
+#[test]
+fn what_is_withheld_is_tried_again_at_once_and_a_version_is_taken_meanwhile() {
+    let mut machine = at_rest();
+    machine.handle(Input::Changed, 30, 0);
+    assert!(machine.handle(Input::Tick, 40, 0).contains(&Effect::Publish));
+    // It took long to find out; that is not what publishing costs.
+    assert!(machine.handle(Input::Withheld, 400, 0).is_empty());
+    assert!(!machine.published_all(), "it is pending");
+    assert!(machine.deadline() <= 410);
+    let at = machine.deadline();
+    assert_eq!(machine.handle(Input::Tick, at, 0), [Effect::Publish]);
+    let newer = VersionRef { infohash: InfoHash([2; 20]), ..version() };
+    let heard = Heard { versions: vec![newer, version()], ..record(8) };
+    assert!(machine.handle(Input::Heard(heard), 420, 0).is_empty());
+    assert_eq!(machine.handle(Input::Withheld, 430, 0), [Effect::Fetch(newer)]);
+    machine.handle(Input::Fetched(newer.infohash, Fetched::Merged), 440, 0);
+    assert_eq!(machine.handle(Input::Tick, 450, 0), [Effect::Publish]);
+}

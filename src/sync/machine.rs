@@ -174,6 +174,7 @@ impl Machine {
             Input::Told(heard) => self.told(heard, now),
             Input::Fetched(infohash, outcome) => self.fetched(infohash, outcome, now, dice),
             Input::Published(outcome) => self.published(outcome, now),
+            Input::Withheld => self.withheld(now),
             Input::Put(outcome) => self.put(outcome, now),
             Input::Hurry => {
                 self.hurry = true;
@@ -306,7 +307,7 @@ impl Machine {
         Some(self.accepted.first()?.seq)
     }
 
-    fn changed(&mut self, now: Millis) {
+    pub(super) fn changed(&mut self, now: Millis) {
         let first = self.pending.map_or(now, |burst| burst.first);
         self.pending = Some(Burst { first, last: now });
     }

@@ -92,6 +92,8 @@ pub enum Input {
     /// A publication ended: the version that stands for the head, none if there was nothing to publish, or the
     /// failure to make one.
     Published(Result<Option<VersionRef>, ()>),
+    /// Nothing was published: a file is empty that is about to be written. To be tried again soon.
+    Withheld,
     /// A put ended.
     Put(PutOutcome),
     /// A person asked: poll and publish now.

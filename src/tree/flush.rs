@@ -23,6 +23,7 @@ use crate::map::Root;
 use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A flushed state.
 #[derive(Clone, Debug)]
@@ -59,6 +60,15 @@ pub(super) struct Frozen {
     pub(super) draft: Arc<Draft>,
 }
 
+/// What there is to flush.
+enum Freeze {
+    /// This, and whether it is what an earlier flush could not finish.
+    Taken(Frozen, bool),
+    Nothing,
+    /// The state must not be taken as it is now.
+    NotNow,
+}
+
 /// While it lives, nobody else flushes or adopts: what a head shows stays in the draft, so that a version can be made
 /// of both.
 pub struct Held<'a> {
@@ -70,6 +80,12 @@ impl Held<'_> {
     /// [`Tree::flush`].
     pub fn flush(&mut self) -> Result<Head, TreeError> {
         self.tree.flush_all(&mut self.flushing)
+    }
+
+    /// The same, unless a file is empty at `now` because it is about to be written: then none.
+    pub fn flush_written(&mut self, now: Instant) -> Result<Option<Head>, TreeError> {
+        let tree = self.tree;
+        tree.flush_if(&mut self.flushing, &|| !tree.unwritten().awaits(now))
     }
 
     /// The draft that the head lies in, to append to.
@@ -101,9 +117,17 @@ impl Tree {
     }
 
     pub(super) fn flush_all(&self, flushing: &mut Flushing) -> Result<Head, TreeError> {
+        let head = self.flush_if(flushing, &|| true)?;
+        Ok(head.expect("nothing is against it"))
+    }
+
+    /// None if `may` is not so in the moment in which the state to be flushed is taken.
+    fn flush_if(&self, flushing: &mut Flushing, may: &dyn Fn() -> bool) -> Result<Option<Head>, TreeError> {
         loop {
-            let Some((frozen, again)) = self.freeze(flushing)? else {
-                return Ok(self.bench.state.read().head.clone());
+            let (frozen, again) = match self.freeze(flushing, may)? {
+                Freeze::Taken(frozen, again) => (frozen, again),
+                Freeze::Nothing => return Ok(Some(self.bench.state.read().head.clone())),
+                Freeze::NotNow => return Ok(None),
             };
             let committed = match flushing.committed.take() {
                 Some(committed) => committed,
@@ -118,24 +142,26 @@ impl Tree {
             }
             self.bench.announce_install();
             if !again {
-                return Ok(self.bench.state.read().head.clone());
+                return Ok(Some(self.bench.state.read().head.clone()));
             }
         }
     }
 
-    /// Takes what is to be flushed, and says whether that is what an earlier flush could not finish. `None` if there
-    /// is nothing.
-    fn freeze(&self, flushing: &mut Flushing) -> Result<Option<(Frozen, bool)>, TreeError> {
+    /// Takes what is to be flushed.
+    fn freeze(&self, flushing: &mut Flushing, may: &dyn Fn() -> bool) -> Result<Freeze, TreeError> {
         // What is being sealed early is waited for: sealed a second time here, it would be fetched twice by everybody.
         let _nothing_under_way = self.bench.sealing.write();
         let mut state = self.bench.state.write();
         flushing.freed_bytes += std::mem::take(&mut state.freed_bytes);
         let again = state.frozen.is_some();
         if !again {
+            if !may() {
+                return Ok(Freeze::NotNow);
+            }
             if state.active.is_empty() && !flushing.behind {
                 state.head.generation = state.generation;
                 state.head.mark = state.journal.mark();
-                return Ok(None);
+                return Ok(Freeze::Nothing);
             }
             self.complete_records(&mut state)?;
             let mut layer = std::mem::take(&mut state.active);
@@ -150,7 +176,7 @@ impl Tree {
             partial.retain(|(inode, _)| orphans.contains_key(inode));
         }
         let layer = state.frozen.clone().unwrap_or_default();
-        Ok(Some((Frozen { layer, base: state.base.clone(), draft: state.draft.clone() }, again)))
+        Ok(Freeze::Taken(Frozen { layer, base: state.base.clone(), draft: state.draft.clone() }, again))
     }
 
     /// A node whose chunks were opened for a write that then failed has no record of its own yet.

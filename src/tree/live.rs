@@ -13,6 +13,7 @@ use super::pins::Pins;
 use super::sealer::{Bench, Sealers};
 use super::source::ImageSource;
 use super::state::State;
+use super::unwritten::Unwritten;
 use super::view::View;
 use crate::base::{BlockNumber, Inode};
 use crate::image::{Draft, Image, Space, Store};
@@ -49,6 +50,7 @@ pub struct Tree {
     /// One flush or adoption at a time.
     pub(super) flushing: Mutex<Flushing>,
     pub(super) options: TreeOptions,
+    unwritten: Unwritten,
     _sealers: Sealers,
 }
 
@@ -94,12 +96,24 @@ impl Tree {
         };
         let bench = Arc::new(Bench::new(shared, state, options.dirty_bytes_max));
         let sealers = Sealers::start(&bench);
-        Ok(Tree { bench, listings: Listings::new(), flushing: Mutex::default(), options, _sealers: sealers })
+        Ok(Tree {
+            bench,
+            listings: Listings::new(),
+            flushing: Mutex::default(),
+            options,
+            unwritten: Unwritten::default(),
+            _sealers: sealers,
+        })
     }
 
     /// The store that it lies in.
     pub fn store(&self) -> &Arc<Store> {
         &self.bench.shared.store
+    }
+
+    /// Files that were made or emptied to be written.
+    pub fn unwritten(&self) -> &Unwritten {
+        &self.unwritten
     }
 
     /// Raised by every change of content, and by adoption.

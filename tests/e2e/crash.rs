@@ -102,6 +102,7 @@ fn a_dead_mountpoint_can_be_cleared_by_hand() {
     assert!(std::fs::read_dir(&a.mount).unwrap().next().is_none());
     let again = a.kilofs(&["umount", mount]);
     assert_eq!(again.code, Some(1), "{again:?}");
+    assert!(again.err.contains("is no mount of kilofs"), "{again:?}");
 }
 
 fn database(device: &Device) -> PathBuf {

@@ -3,7 +3,10 @@
 use super::harness::{Device, Dice, World, await_agreement};
 use super::process::wait_until;
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 #[track_caller]
 fn await_neighbours(devices: &[&Device]) {
@@ -70,7 +73,7 @@ fn writers_that_write_at_once_lose_nothing() {
             scope.spawn(move || {
                 for number in 0..FILES {
                     device.write(&format!("{name}{number}"), format!("{name} wrote {number}").as_bytes());
-                    std::thread::sleep(std::time::Duration::from_millis(number as u64 % 17));
+                    std::thread::sleep(Duration::from_millis(number as u64 % 17));
                 }
             });
         }
@@ -204,4 +207,121 @@ fn a_neighbour_that_is_killed_and_comes_back_misses_nothing() {
         to.awaits("kept", format!("round {round} change 19").as_bytes());
         from.awaits(&format!("mine{round}"), b"made just before the kill");
     }
+}
+
+/// For less than so long, a file that was emptied may wait for what is written to it before others see it.
+const AWAITED: Duration = Duration::from_secs(1);
+
+/// Saves as many programs do, but takes time between emptying and writing. Says whether that was short enough: a busy
+/// machine may let a program sleep for longer than it asked for.
+fn save_slowly(device: &Device, name: &str, content: &[u8]) -> bool {
+    let began = Instant::now();
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).open(device.path(name)).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    file.write_all(content).unwrap();
+    began.elapsed() < AWAITED
+}
+
+/// Whether a file was ever seen empty at `there` while `change` was made, and until it arrived.
+fn seen_empty(there: &Device, name: &str, content: &[u8], change: impl FnOnce() -> bool) -> Option<bool> {
+    let (done, empty) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if std::fs::read(there.path(name)).is_ok_and(|found| found.is_empty()) {
+                    empty.store(true, Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let counts = change();
+        there.awaits(name, content);
+        done.store(true, Ordering::Relaxed);
+        counts.then(|| empty.load(Ordering::Relaxed))
+    })
+}
+
+#[test]
+fn nobody_sees_a_file_empty_that_is_being_saved() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("text", b"the first");
+    let b = world.joined("b", &a, "write");
+    b.awaits("text", b"the first");
+    await_neighbours(&[&a, &b]);
+    let mut counted = 0;
+    for round in 0.. {
+        let content = format!("round {round}");
+        // New every second time; once changes are published all the while.
+        let name = if round % 2 == 0 { "text" } else { &format!("new{round}") };
+        let seen = seen_empty(&b, name, content.as_bytes(), || {
+            std::thread::scope(|scope| {
+                let saving = scope.spawn(|| save_slowly(&a, name, content.as_bytes()));
+                for step in 0u32.. {
+                    if round < 2 || saving.is_finished() {
+                        break;
+                    }
+                    a.write("beside", &step.to_le_bytes());
+                    b.write("elsewhere", format!("{round}").as_bytes());
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                saving.join().unwrap()
+            })
+        });
+        counted += usize::from(seen.is_some());
+        assert_ne!(seen, Some(true), "round {round}: {name} was seen empty");
+        if counted == 4 {
+            break;
+        }
+    }
+    await_agreement(&[&a, &b]);
+}
+
+#[test]
+fn what_is_emptied_to_be_saved_is_merged_as_it_is_saved() {
+    let world = World::new();
+    let a = world.creator("a");
+    let b = world.joined("b", &a, "write");
+    await_neighbours(&[&a, &b]);
+    let mut counted = 0;
+    for round in 0.. {
+        let name = format!("contested{round}.txt");
+        a.write(&name, b"what both began with");
+        b.awaits(&name, b"what both began with");
+        let counts = std::thread::scope(|scope| {
+            let saving = scope.spawn(|| save_slowly(&a, &name, b"what a saved"));
+            b.write(&name, b"b saved this");
+            saving.join().unwrap()
+        });
+        await_agreement(&[&a, &b]);
+        if counts {
+            counted += 1;
+            let files = std::fs::read_dir(&b.mount).unwrap().map(|entry| entry.unwrap().path());
+            for file in files.filter(|file| file.to_string_lossy().contains(&format!("contested{round}."))) {
+                assert!(!std::fs::read(&file).unwrap().is_empty(), "{}", file.display());
+            }
+        }
+        if counted == 2 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn what_stays_empty_arrives_all_the_same() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("emptied", b"not for long");
+    let b = world.joined("b", &a, "write");
+    b.awaits("emptied", b"not for long");
+    // Nobody closes them before they have arrived.
+    let _emptied = std::fs::File::create(a.path("emptied")).unwrap();
+    let _new = std::fs::File::create(a.path("new")).unwrap();
+    a.write("beside", b"is not held up for ever");
+    for name in ["emptied", "new"] {
+        b.awaits(name, b"");
+    }
+    b.awaits("beside", b"is not held up for ever");
+    await_agreement(&[&a, &b]);
 }

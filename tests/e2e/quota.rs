@@ -37,7 +37,11 @@ fn older_versions_go_before_a_newer_one_is_left_out() {
     let free = world.device("free");
     free.join(&a.link("mirror"));
     free.mirror();
-    for seed in 2..9 {
+    // On a busy machine one file may become several versions, which share most of it: then more have to be written.
+    let mut seed = 1;
+    while seed < 8 || store_bytes(&free) <= quota * MIB {
+        seed += 1;
+        assert!(seed < 100, "what is kept without a quota never takes more than it: {}", free.status());
         write_anew(&a, seed, 4);
         wait_until("the mirrors have the newest version", || {
             has_newest_of(&mirror, &a) && has_newest_of(&free, &a)
@@ -55,7 +59,7 @@ fn older_versions_go_before_a_newer_one_is_left_out() {
         device.status()["versions"].as_array().unwrap().iter().all(|version| version["complete"] == true)
     };
     wait_until("without a quota everything is kept", || all(&free));
-    assert!(store_bytes(&free) > quota * MIB, "{}", store_bytes(&free));
+    wait_until("that takes more", || all(&free) && store_bytes(&free) > quota * MIB);
     assert!(!all(&mirror), "{}", mirror.status());
     mirror.end_mirror();
 }

@@ -46,13 +46,14 @@ ip link set d0 up
 ip link set d1 up
 ip route add default dev d0
 export KILOFS_HOME="$2/home"
-python3 "$3" 10.9.0.1 "$2/asked" & router=$!
+python3 "$3" 10.9.0.1 "$2/asked" "$2/listening" & router=$!
+until [ -e "$2/listening" ]; do sleep 0.1; done
 "$1" testnet --nodes 4 --bind 10.9.0.1 --port 7000 > "$2/dht" & dht=$!
 until [ -s "$2/dht" ]; do sleep 0.1; done
 "$1" create shared --no-passphrase --bootstrap 10.9.0.1:7000 $4
 "$1" mirror shared > /dev/null
 "$1" status shared --json > "$2/status"
-for i in $(seq 300); do
+for i in $(seq 900); do
   [ -s "$2/asked" ] && [ "$(wc -l < "$2/asked")" -ge 2 ] && break
   [ -n "$4" ] && [ "$i" -ge 30 ] && break
   sleep 0.1

@@ -1,5 +1,5 @@
-"""A router that speaks just enough UPnP to be asked for ports: router.py ADDRESS FILE. Each port that it is asked to
-open becomes a line of FILE: protocol, port, host."""
+"""A router that speaks just enough UPnP to be asked for ports: router.py ADDRESS FILE READY. Each port that it is asked
+to open becomes a line of FILE: protocol, port, host. READY is made once it listens."""
 
 import re
 import socket
@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 
-ADDRESS, FILE = sys.argv[1:]
+ADDRESS, FILE, READY = sys.argv[1:]
 SERVICE = "urn:schemas-upnp-org:service:WANIPConnection:1"
 DESCRIPTION = f"""<?xml version="1.0"?>
 <root xmlns="urn:schemas-upnp-org:device-1-0">
@@ -50,6 +50,7 @@ group = socket.inet_aton("239.255.255.250")
 ears.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + socket.inet_aton(ADDRESS))
 mouth = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 mouth.bind((ADDRESS, 0))
+open(READY, "w").close()
 while True:
     asked, who = ears.recvfrom(2048)
     if asked.startswith(b"M-SEARCH") and SERVICE.encode() in asked:

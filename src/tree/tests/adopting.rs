@@ -3,6 +3,8 @@
 use super::super::{BlockView, Head, Mark, ReadTree, Stale};
 use super::{Dice, ROOT, World, kind, names_in};
 use crate::base::BlockNumber;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A second tree on the same store goes on from the first one's head.
 fn fork(world: &World) -> World {
@@ -160,4 +162,48 @@ fn who_has_a_file_open_that_comes_back_writes_to_what_everybody_sees() {
     world.tree.close(file);
     assert_eq!(world.content(world.tree.lookup(ROOT, b"f").unwrap().inode), b"after!");
     world.check();
+}
+
+#[test]
+fn no_version_is_made_while_a_file_is_empty_that_is_being_saved() {
+    const SAVES: u64 = 300;
+    let world = World::new();
+    let (file, tree) = (world.file(ROOT, "a"), &world.tree);
+    // A time to come: only a write ends the wait.
+    let far = Instant::now() + Duration::from_secs(3_600);
+    let save = |round: u64| {
+        let emptying = tree.unwritten().begin();
+        tree.open(file, true, true).unwrap();
+        emptying.done(file, far);
+        // Durable it is made all the same.
+        assert_eq!(tree.flush().unwrap().generation, tree.generation());
+        assert!(tree.hold().flush_written(Instant::now()).unwrap().is_none());
+        tree.write(file, 0, &round.to_le_bytes()).unwrap();
+        tree.unwritten().settle(file);
+        tree.close(file);
+    };
+    save(0);
+    let (done, mut made) = (AtomicBool::new(false), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (1..SAVES).for_each(save);
+            done.store(true, Ordering::SeqCst);
+        });
+        loop {
+            let last = done.load(Ordering::SeqCst);
+            let mut held = tree.hold();
+            if let Some(head) = held.flush_written(Instant::now()).unwrap() {
+                let image = held.snapshot().unwrap();
+                drop(held);
+                let version = tree.snapshot(&image, world.views(&head)).unwrap();
+                assert_eq!(version.read(file, 0, 100).unwrap().len(), 8, "version {made}");
+                made += 1;
+            }
+            if last {
+                break;
+            }
+        }
+    });
+    assert!(made > 0);
+    assert_eq!(world.content(file), (SAVES - 1).to_le_bytes());
 }
