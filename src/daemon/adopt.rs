@@ -121,8 +121,7 @@ impl Core {
             .iter()
             .filter(|(number, listed)| entry_of(inner.entries.get(number)) != entry_of(Some(listed)));
         let dirty = changed.map(|(number, _)| *number).collect();
-        let covered =
-            inner.heads.iter().all(|(id, commit)| arrived.commit.covers(commit.session, commit.counter, id));
+        let covered = inner.heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
         let base = if covered {
             inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned()
         } else {
@@ -292,7 +291,7 @@ impl Core {
                 let own = [&inner.state.session.0[..], &inner.state.counter_reserved.to_le_bytes()].concat();
                 Side {
                     version,
-                    lamport: newest.map_or(0, |(_, commit)| commit.lamport) + 1,
+                    lamport: newest.map_or(0, |(_, commit)| commit.lamport).saturating_add(1),
                     commit: Id(*blake3::hash(&own).as_bytes()),
                     device: self.keys.device.public(),
                     time: i64::from(now_seconds()),

@@ -23,7 +23,7 @@ use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{BlockEntry, Charter, Commit, Mode, Policy};
+use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, Seen};
 use crate::tree::{BlockView, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -117,6 +117,8 @@ pub struct Core {
     pub(super) turn: Mutex<()>,
     /// Makes changes durable between commits; absent at a mirror.
     pub(super) log: Option<IntentLog>,
+    /// Signatures in commits that were verified.
+    pub(super) seen: Mutex<Seen>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
     /// Lines on versions that were made here and that came.
@@ -198,6 +200,7 @@ impl Core {
             work: Mutex::new(()),
             turn: Mutex::new(()),
             log,
+            seen: Mutex::default(),
             postponed: Mutex::default(),
             said: Default::default(),
             touched: Mutex::default(),
@@ -360,8 +363,10 @@ impl Core {
             .open_blob(BlobKind::Commit, &reference.commit.id, &sealed)
             .map_err(|_| refused("does not open"))?;
         let commit = Commit::decode(&plain).map_err(|_| refused("is malformed"))?;
-        if !commit.verify(&self.keys.database) {
-            return Err(refused("is not signed by the device that it names"));
+        if !commit.verify_with(&self.keys.database, &mut self.seen.lock()) {
+            return Err(refused(
+                "is not signed by the device that it names, or claims to stand on what nobody signed",
+            ));
         }
         Ok(commit)
     }

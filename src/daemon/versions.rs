@@ -88,15 +88,60 @@ impl Versions {
     pub fn base(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Option<&Version> {
         let below = |version: &&Version| {
             let Some(commit) = &version.commit else { return false };
-            let id = version.id();
-            let under = |above_id: Id, above: &Commit| {
-                above_id == id || above.covers(commit.session, commit.counter, &id)
-            };
-            ours.iter().all(|(above_id, above)| under(*above_id, above)) && under(theirs.0, theirs.1)
+            let under = |id: Id, above: &Commit| id == version.id() || above.covers(commit);
+            under(theirs.0, theirs.1) && ours.iter().all(|(id, above)| under(*id, above))
         };
-        self.iter().filter(below).max_by_key(|version| {
-            let lamport = version.commit.as_ref().map_or(0, |commit| commit.lamport);
-            (lamport, version.id())
-        })
+        let found: Vec<_> = self.iter().filter(below).collect();
+        let commits = found.iter().filter_map(|version| Some((version.id(), version.commit.as_deref()?)));
+        newest(&commits.collect::<Vec<_>>()).map(|at| found[at])
+    }
+}
+
+/// Which of some commits is the newest. Lamport counters only order those of which none stands on another: anybody can
+/// write any number into a commit.
+fn newest(commits: &[(Id, &Commit)]) -> Option<usize> {
+    let rank = |at: &usize| (commits[*at].1.lamport, commits[*at].0);
+    let top = |at: &usize| !commits.iter().any(|(_, other)| other.covers(commits[*at].1));
+    let all = 0..commits.len();
+    all.clone().filter(top).max_by_key(rank).or_else(|| all.max_by_key(rank))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{DatabaseId, DeviceId, Locator, Place, SessionId, Signature};
+    use crate::crypt::DeviceKey;
+
+    const DATABASE: DatabaseId = DatabaseId([9; 32]);
+
+    fn commit(by: u8, counter: u64, lamport: u64, parents: &[&Commit]) -> Commit {
+        let commit = Commit {
+            catalogue: None,
+            charter: Locator { place: Place { offset: 0, length: 1 }, id: Id([1; 32]) },
+            policy_counter: 1,
+            parents: Vec::new(),
+            vector: Commit::vector_above(parents.iter().copied()),
+            lamport,
+            time: 0,
+            device: DeviceId([0; 32]),
+            session: SessionId([by; 16]),
+            counter,
+            signature: Signature([0; 64]),
+        };
+        commit.signed(&DATABASE, &DeviceKey::from_seed(&[by; 32]))
+    }
+
+    #[test]
+    fn a_lamport_counter_does_not_make_an_older_commit_the_base() {
+        let forged = commit(3, 1, u64::MAX, &[]);
+        let after = commit(1, 1, 2, &[&forged]);
+        let last = commit(2, 1, 3, &[&after]);
+        let named = |commits: &[&Commit]| {
+            newest(&commits.iter().zip(1..).map(|(commit, n)| (Id([n; 32]), *commit)).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&[&forged, &after, &last]), Some(2));
+        assert_eq!(named(&[&last, &after, &forged]), Some(0));
+        assert_eq!(named(&[&commit(1, 5, 7, &[]), &commit(2, 5, 7, &[])]), Some(1), "apart: the higher id");
+        assert_eq!(named(&[]), None);
     }
 }

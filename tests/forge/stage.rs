@@ -14,6 +14,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const QUIET: Duration = Duration::from_secs(3);
+/// So many files each device writes while a forgery arrives.
+const RACES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Honest devices, a mirror, and the thief.
 pub struct Stage {
@@ -101,15 +104,27 @@ impl Stage {
         self.b.awaits(&format!("{name}-a"), name.as_bytes());
     }
 
-    /// Waits until those of the two devices that run have taken what stands first in a record.
-    pub fn awaits_taken(&self, seq: i64) {
-        for device in [&self.a, &self.b] {
-            wait_until("what the record names first is taken", || {
-                let status = device.status();
-                status["pid"].is_null()
-                    || status["seq"].as_i64() >= Some(seq) && status["versions"][0]["complete"] == true
-            });
+    /// Lets both devices write apart from each other while they come upon what was told, if they run; nothing of it is
+    /// lost.
+    pub fn race(&self, told: Told) -> Told {
+        if self.a.status()["pid"].is_null() {
+            return told;
         }
+        let name = |round, who| format!("raced-{}-{round}-{who}", told.seq);
+        for round in 0..RACES {
+            for (who, device) in [("a", &self.a), ("b", &self.b)] {
+                device.write(&name(round, who), name(round, who).as_bytes());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        for round in 0..RACES {
+            for who in ["a", "b"] {
+                for device in [&self.a, &self.b] {
+                    device.awaits(&name(round, who), name(round, who).as_bytes());
+                }
+            }
+        }
+        told
     }
 
     /// Waits until the mirror holds every honest version that the record names.

@@ -7,7 +7,7 @@ use kilofs::base::{Birth, BlockNumber, DatabaseId, Id, Locator, PublicKey, Signa
 use kilofs::crypt::seal::{BlobKind, SealKeys};
 use kilofs::crypt::{Purpose, RecordKey, Secret, database_id, keyring, link};
 use kilofs::record::{
-    BlockEntry, Charter, Commit, Members, Policy, Record, RootRef, SignedItem, admit, content_root,
+    BlockEntry, Charter, Commit, Maker, Members, Policy, Record, RootRef, SignedItem, admit, content_root,
     genesis_charter,
 };
 use std::fmt::Debug;
@@ -202,13 +202,15 @@ fn commit(inputs: &Lines) -> Builder {
         .text("charter", locator(&commit.charter))
         .text("policy counter", commit.policy_counter)
         .text("parents", list(&commit.parents));
-    for (session, (counter, id)) in &commit.vector {
-        out = out.text("stands on", format!("{session} {counter} {id}"));
+    for (maker, stamp) in commit.vector.iter() {
+        let Maker { device, session } = maker;
+        out = out.text("stands on", format!("{device} {session} {} {}", stamp.counter, stamp.digest));
     }
     out.text("lamport", commit.lamport)
         .text("time", commit.time)
         .text("device", commit.device)
         .text("session", format!("{} {}", commit.session, commit.counter))
+        .text("digest", commit.stamp().digest)
 }
 
 fn content(inputs: &Lines) -> Builder {
