@@ -23,7 +23,7 @@ use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, Seen};
+use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, RecordError, Seen};
 use crate::tree::{BlockView, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -235,6 +235,9 @@ impl Core {
         if self.keys.catalogue.is_some()
             && let Err(error) = self.stand_on(&mut inner, &version)
         {
+            if let Err(other @ EngineError::CommitFormat(_)) = self.open_commit(&version.image, &head) {
+                return Err(other);
+            }
             // It is damaged. What is published next goes on from nothing: a counter may have been used already.
             tracing::warn!(version = %version.reference.infohash, %error, "the version that was stood on does not open");
             inner.state.session = SessionId(random()?);
@@ -362,7 +365,10 @@ impl Core {
         let plain = keys
             .open_blob(BlobKind::Commit, &reference.commit.id, &sealed)
             .map_err(|_| refused("does not open"))?;
-        let commit = Commit::decode(&plain).map_err(|_| refused("is malformed"))?;
+        let commit = Commit::decode(&plain).map_err(|error| match error {
+            RecordError::Format(format) => EngineError::CommitFormat(format),
+            _ => refused("is malformed"),
+        })?;
         if !commit.verify_with(&self.keys.database, &mut self.seen.lock()) {
             return Err(refused(
                 "is not signed by the device that it names, or claims to stand on what nobody signed",
