@@ -7,7 +7,7 @@ mod harness;
 
 use kilofs::base::{InfoHash, Inode, PieceHashes, PieceIndex, PieceLength, PublicKey, Signature};
 use kilofs::crypt::{RecordKey, Secret};
-use kilofs::net::gossip::{Delta, Message, News};
+use kilofs::net::gossip::{Delta, Message, News, Pieces, Run};
 use kilofs::record::SignedItem;
 use kilofs::torrent::Metainfo;
 use kilofs::tree::inode::{FileType, InodeRecord};
@@ -95,6 +95,9 @@ fn news() -> Vec<(&'static str, Message)> {
         spans: vec![(20_000, vec![8; 9]), (90_000, vec![9; 3])],
     };
     let address = "127.0.0.1:5".parse().unwrap();
+    let infohash = InfoHash([4; 20]);
+    let pieces = Pieces { infohash, pieces: vec![PieceIndex(1), PieceIndex(5)] };
+    let run = Run { infohash, piece: PieceIndex(5), offset: 16, bytes: vec![9; 5] };
     vec![
         ("record", Message::News(Box::new(News { item: item.clone(), delta: None }))),
         ("difference", Message::News(Box::new(News { item, delta: Some(delta) }))),
@@ -103,6 +106,9 @@ fn news() -> Vec<(&'static str, Message)> {
         ("want", Message::Want { infohash: InfoHash([4; 20]), bases: vec![InfoHash([5; 20])] }),
         ("kept", Message::Kept(-1)),
         ("ping", Message::Ping),
+        ("ask", Message::Ask(pieces.clone())),
+        ("lack", Message::Lack(pieces)),
+        ("piece", Message::Piece(run)),
     ]
 }
 

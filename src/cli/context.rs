@@ -61,6 +61,21 @@ impl Context {
         Ok(self.common_options()?.under(saved).under(self.flags.clone()))
     }
 
+    /// Changes what is saved for a database. The file is the program's own: it can be written anew.
+    pub fn save_options(
+        &self,
+        name: &Name,
+        what: &str,
+        change: impl FnOnce(Options) -> Options,
+    ) -> Result<(), Failure> {
+        let file = self.existing(name)?.config;
+        let cannot = |error: std::io::Error| {
+            Failure::failed(format!("cannot save {what} in {}: {error}", file.display()))
+        };
+        let saved = Options::read(&file).map_err(cannot)?;
+        change(saved).write(&file).map_err(cannot)
+    }
+
     /// The layer of options that holds for every database.
     pub fn common_options(&self) -> Result<Options, Failure> {
         read(&self.home.config_file())

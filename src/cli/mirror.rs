@@ -49,19 +49,10 @@ pub fn run(context: &Context, command: Mirror) -> Outcome {
     }
     mount::ensure_idle(context, &name)?;
     if let Some(quota) = command.quota {
-        save_quota(context, &name, quota)?;
+        let what = format!("the quota of {}", bytes(quota));
+        context.save_options(&name, &what, |saved| Options { mirror_quota: Some(quota), ..saved })?;
     }
     mount::start(context, name, Role::Mirror, command.foreground)
-}
-
-/// The file of a database is the program's own: it can be written anew.
-fn save_quota(context: &Context, name: &Name, quota: u64) -> Outcome {
-    let file = context.existing(name)?.config;
-    let cannot = |error: std::io::Error| {
-        Failure::failed(format!("cannot save the quota of {} in {}: {error}", bytes(quota), file.display()))
-    };
-    let saved = Options::read(&file).map_err(cannot)?;
-    Options { mirror_quota: Some(quota), ..saved }.write(&file).map_err(cannot)
 }
 
 fn all(context: &Context, command: &Mirror) -> Outcome {

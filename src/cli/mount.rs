@@ -8,6 +8,7 @@ use super::output::shown;
 use super::umount::is_dead;
 use crate::crypt::link::Kind;
 use crate::daemon::client::{self, Asked};
+use crate::daemon::config::Options;
 use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::engine;
 use crate::daemon::home::Name;
@@ -39,6 +40,9 @@ pub struct Mount {
     /// Stay in the foreground, with the log on stderr
     #[arg(short, long)]
     foreground: bool,
+    /// Fetch the content of files when they are read, and no sooner; =false fetches everything again. Remembered
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    on_demand: Option<bool>,
     /// Mount options: ro, allow_other, admin (write read-only blocks with the admin key), acl, idmap=, uid=, …
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,
@@ -53,6 +57,10 @@ pub fn mount(context: &Context, command: Mount) -> Outcome {
     // The engine reads them too; here a wrong word is told before anybody types a passphrase.
     let parsed = MountOptions::new(command.name.as_str()).parse(&options.join(","));
     parsed.map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+    if command.on_demand.is_some() {
+        let change = |saved| Options { on_demand: command.on_demand, ..saved };
+        context.save_options(&command.name, "whether files are fetched on demand", change)?;
+    }
     start(context, command.name, Role::Mount { directory, options }, command.foreground)
 }
 

@@ -129,7 +129,13 @@ fn described(status: &Status) -> String {
             format!("{} not published yet", bytes(status.pending_bytes))
         },
     ));
-    rows.push(("size", format!("{}, {} in use", bytes(status.image_bytes), bytes(status.live_bytes))));
+    let here = match status.image_bytes - status.here_bytes.min(status.image_bytes) {
+        0 => String::new(),
+        _ if status.on_demand => format!(", {} here, the rest on demand", bytes(status.here_bytes)),
+        _ => format!(", {} here, the rest on its way", bytes(status.here_bytes)),
+    };
+    let (size, live) = (bytes(status.image_bytes), bytes(status.live_bytes));
+    rows.push(("size", format!("{size}, {live} in use{here}")));
     rows.push((
         "traffic",
         format!("{} fetched, {} sent", bytes(status.fetched_bytes), bytes(status.sent_bytes)),

@@ -61,6 +61,9 @@ pub struct Options {
     /// The largest image that is fetched, in MiB; by default the free space of the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_mib_max: Option<u64>,
+    /// Show files before they are here, and fetch them when they are read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<bool>,
     /// What the store of a mirror may take, in bytes: a number, or text such as "20G".
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional")]
     pub mirror_quota: Option<u64>,
@@ -103,6 +106,7 @@ impl Options {
             upnp: upper.upnp.or(self.upnp),
             cache_mib: upper.cache_mib.or(self.cache_mib),
             image_mib_max: upper.image_mib_max.or(self.image_mib_max),
+            on_demand: upper.on_demand.or(self.on_demand),
             mirror_quota: upper.mirror_quota.or(self.mirror_quota),
         }
     }
@@ -126,6 +130,7 @@ impl Options {
             image_bytes_max: self.image_mib_max.map(|mib| mib << 20),
             rescue: false,
             mirrors: false,
+            on_demand: self.on_demand.unwrap_or(false),
             mirror_quota_bytes: self.mirror_quota,
         }
     }
@@ -171,6 +176,8 @@ pub struct Settings {
     pub rescue: bool,
     /// Keep what others need: every version of the record, within the quota.
     pub mirrors: bool,
+    /// Fetch the content of files when it is read, and no sooner.
+    pub on_demand: bool,
     /// What the store of a mirror may take, in bytes.
     pub mirror_quota_bytes: Option<u64>,
 }

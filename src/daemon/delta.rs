@@ -6,7 +6,7 @@ use super::error::EngineError;
 use super::publish::Made;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes, PieceIndex};
-use crate::image::{Image, Incoming, zero_piece_hash};
+use crate::image::{Image, Incoming, StoreError, zero_piece_hash};
 use crate::net::gossip::{Delta, NEWS_BYTES_MAX, PIECES_MAX};
 use crate::torrent::{Metainfo, difference};
 use std::ops::Range;
@@ -52,7 +52,14 @@ impl Core {
         if bytes <= NEWS_BYTES_MAX as u64 && spans.len() <= SPANS_MAX {
             for span in spans {
                 let mut bytes = vec![0; (span.end - span.start) as usize];
-                self.store.read(image, span.start, &mut bytes)?;
+                match self.store.read(image, span.start, &mut bytes) {
+                    // What is not here cannot be told: the hashes alone do it.
+                    Err(StoreError::NotHere { .. }) => {
+                        carried.clear();
+                        break;
+                    }
+                    outcome => outcome?,
+                }
                 carried.push((span.start, bytes));
             }
         }
@@ -93,7 +100,10 @@ impl Core {
         let incoming = self.store.incoming(metainfo.hashes.clone(), &[(base.image, old)])?;
         for piece in incoming.missing() {
             let start = delta.length.start_of(piece);
-            let mut bytes = incoming.basis(piece)?;
+            let mut bytes = match incoming.basis(piece) {
+                Err(StoreError::NotHere { .. }) => continue,
+                basis => basis?,
+            };
             overlay(&mut bytes, start, &delta.spans);
             // One that does not fit is fetched.
             let _ = incoming.accept(piece, &bytes);

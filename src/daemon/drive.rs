@@ -53,6 +53,7 @@ pub(super) struct Facts {
     pub peers: HashMap<SocketAddr, Instant>,
     pub policies: BTreeMap<InfoHash, Policy>,
     pub transfers: BTreeMap<InfoHash, (Arc<Incoming>, u64)>,
+    pub demand: super::demand::Demand,
     pub seeded: BTreeSet<InfoHash>,
     pub meters: (u64, u64),
     pub exchanged: super::push::Exchanged,
@@ -150,7 +151,7 @@ impl Driver {
                 () = std::future::ready(()), if unheard => Input::Tick,
                 _ = meter.tick() => {
                     self.write_meters();
-                    tokio::spawn(self.clone().look_after_quota());
+                    tokio::spawn(self.clone().look_after_store());
                     continue
                 }
                 () = stop.notified() => break,

@@ -38,6 +38,9 @@ pub enum EngineError {
         "this device holds a {0} capability, which does not allow that; ask the owner for a link that does"
     )]
     Capability(&'static str),
+    /// The record with the policy has not come in since this device joined.
+    #[error("no signed policy is known yet; changes are published once it has come in")]
+    NoPolicyYet,
     /// The policy moved on meanwhile.
     #[error("the database changed while the policy was made; make it again")]
     Moved,
@@ -66,6 +69,7 @@ impl From<EngineError> for Failure {
             | EngineError::Map(_)
             | EngineError::Tree(_)
             | EngineError::CommitFormat(_)
+            | EngineError::NoPolicyYet
             | EngineError::Other(_) => FailureKind::Failed,
         };
         Failure::new(kind, error.to_string())

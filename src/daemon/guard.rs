@@ -1,10 +1,11 @@
 //! What is equal by id and place is skipped when versions are compared. That is only sound where both images show the
 //! same bytes at that place: a forged version could keep an old root and put garbage below it.
 
+use super::absent::Unfit;
 use super::error::EngineError;
 use crate::base::{BlockNumber, Inode, Place, RegionIndex};
-use crate::image::{Image, Store};
-use crate::map::{Descend, Entry, MapError, Visit, Which};
+use crate::image::{Image, Store, StoreError};
+use crate::map::{Descend, Entry, FetchError, MapError, Visit, Which};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
 use crate::tree::value::chunk_id;
@@ -46,8 +47,14 @@ fn same_bytes(
     while done < fill as usize {
         let count = COMPARED_BYTES.min(fill as usize - done);
         let offset = index.start() + done as u64;
-        store.read(old, offset, &mut one[..count])?;
-        store.read(new, offset, &mut other[..count])?;
+        let read = store
+            .read(old, offset, &mut one[..count])
+            .and_then(|()| store.read(new, offset, &mut other[..count]));
+        match read {
+            // What cannot be compared is opened.
+            Err(StoreError::NotHere { .. }) => return Ok(false),
+            read => read?,
+        }
         if one[..count] != other[..count] {
             return Ok(false);
         }
@@ -56,15 +63,17 @@ fn same_bytes(
     Ok(true)
 }
 
-/// Opens every node of a block's map, and every chunk that lies `where_to_look`.
+/// Opens every node of a block's map, and every chunk that lies `where_to_look`. Chunks that are not here are `wanted`
+/// first, or are left to who reads them.
 pub fn open_all(
     block: BlockNumber,
     version: &Version<'_>,
     image_bytes: u64,
     where_to_look: &dyn Fn(Place) -> bool,
-) -> Result<(), String> {
-    open_changed(block, None, version, image_bytes).map_err(|error| unopened(&error))?;
-    let mut chunks = Chunks::of(version);
+    wanted: bool,
+) -> Result<(), Unfit> {
+    open_changed(block, None, version, image_bytes).map_err(Unfit::stopped)?;
+    let mut chunks = Chunks::of(version, wanted);
     let mut opened = Ok(());
     let walked = version.map.walk::<MapError>(version.root.as_ref(), &mut |visit| {
         if let Visit::Entry(entry) = visit
@@ -74,12 +83,12 @@ pub fn open_all(
         }
         Ok(if opened.is_ok() { Descend::Yes } else { Descend::Skip })
     });
-    walked.map_err(|error| unopened(&error))?;
+    walked.map_err(Unfit::unopened)?;
     opened
 }
 
 /// Opens every chunk that `new` has in a node of its own.
-pub fn open_new_chunks(old: &Version<'_>, new: &Version<'_>) -> Result<(), String> {
+pub fn open_new_chunks(old: &Version<'_>, new: &Version<'_>) -> Result<(), Unfit> {
     let mut found = Vec::new();
     let (from, to) = (old.root.as_ref(), new.root.as_ref());
     let visited = old.map.nodes_changed_with::<MapError>(from, new.map, to, &mut |changed| {
@@ -88,13 +97,9 @@ pub fn open_new_chunks(old: &Version<'_>, new: &Version<'_>) -> Result<(), Strin
         }
         Ok(())
     });
-    visited.map_err(|error| unopened(&error))?;
-    let mut chunks = Chunks::of(new);
+    visited.map_err(Unfit::unopened)?;
+    let mut chunks = Chunks::of(new, true);
     found.iter().try_for_each(|entry| chunks.open(entry, &|_| true))
-}
-
-fn unopened(error: &dyn std::fmt::Display) -> String {
-    format!("it does not open: {error}")
 }
 
 /// Opens the chunks of one version.
@@ -102,19 +107,25 @@ struct Chunks<'v> {
     version: &'v Version<'v>,
     /// Under what the chunks of the last inode are sealed.
     last: Option<(Inode, u64)>,
+    /// Whether one that is not here has to be fetched.
+    wanted: bool,
 }
 
 impl<'v> Chunks<'v> {
-    fn of(version: &'v Version<'v>) -> Chunks<'v> {
-        Chunks { version, last: None }
+    fn of(version: &'v Version<'v>, wanted: bool) -> Chunks<'v> {
+        Chunks { version, last: None, wanted }
     }
 
-    fn open(&mut self, entry: &Entry, where_to_look: &dyn Fn(Place) -> bool) -> Result<(), String> {
+    fn open(&mut self, entry: &Entry, where_to_look: &dyn Fn(Place) -> bool) -> Result<(), Unfit> {
         let Some(place) = entry.place.filter(|place| where_to_look(*place)) else { return Ok(()) };
         let Ok(Key::Chunk(inode, index)) = Key::decode(&entry.key) else { return Ok(()) };
-        let bad = || format!("it does not open: the chunk at {}", place.offset);
+        let bad = || Unfit::Refused(format!("it does not open: the chunk at {}", place.offset));
         let data_id = self.data_id(inode).ok_or_else(bad)?;
-        let sealed = self.version.source.fetch(place).map_err(|_| bad())?;
+        let sealed = match self.version.source.fetch(place) {
+            Err(FetchError::Absent(_)) if self.wanted => return Err(Unfit::Absent(place)),
+            Err(FetchError::Absent(_)) => return Ok(()),
+            sealed => sealed.map_err(|_| bad())?,
+        };
         let id = chunk_id(&entry.value).map_err(|_| bad())?;
         self.version.keys.open_chunk(data_id, index, &id, &sealed).map(drop).map_err(|_| bad())
     }

@@ -3,12 +3,14 @@
 use super::commands::Desk;
 use super::core::SetAside;
 use super::history;
-use crate::base::{InfoHash, Inode};
+use crate::base::{InfoHash, Inode, Place};
 use crate::fuse::{Host, Provenance, RefusedEntry, VersionEntry};
 use crate::tree::{ReadTree, TreeError};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
+use tokio::runtime::Handle;
 
 /// How many versions `.kilofs/versions` shows.
 const SHOWN_MAX: usize = 5;
@@ -16,6 +18,7 @@ const SHOWN_MAX: usize = 5;
 /// The engine as its mount sees it.
 pub struct EngineHost {
     desk: Arc<Desk>,
+    runtime: Handle,
     /// Trees that were handed out, so that one version stays one tree.
     versions: Mutex<HashMap<InfoHash, Arc<dyn ReadTree>>>,
     refused: Mutex<HashMap<(u16, u32), Arc<dyn ReadTree>>>,
@@ -23,8 +26,9 @@ pub struct EngineHost {
 
 impl EngineHost {
     /// A host for the mount of `desk`.
+    /// To be called where the engine's tasks run.
     pub fn new(desk: Arc<Desk>) -> EngineHost {
-        EngineHost { desk, versions: Mutex::default(), refused: Mutex::default() }
+        EngineHost { desk, runtime: Handle::current(), versions: Mutex::default(), refused: Mutex::default() }
     }
 
     fn refused_tree(&self, aside: &SetAside) -> Option<Arc<dyn ReadTree>> {
@@ -46,6 +50,14 @@ impl Host for EngineHost {
 
     fn mutated(&self) {
         self.desk.driver.changed();
+    }
+
+    fn fault(&self, place: Place, deadline: Instant, then: Box<dyn FnOnce(bool) + Send>) {
+        let driver = self.desk.driver.clone();
+        self.runtime.spawn(async move {
+            let came = driver.fault_for(place, deadline.into()).await;
+            tokio::task::spawn_blocking(move || then(came));
+        });
     }
 
     fn status(&self) -> String {

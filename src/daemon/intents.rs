@@ -13,7 +13,9 @@ impl Core {
     /// Makes everything that was changed durable: what `fsync` means.
     pub fn persist(&self) -> Result<(), TreeError> {
         let Some((tree, log)) = self.tree.as_ref().zip(self.log.as_ref()) else { return Ok(()) };
-        match log.write(tree) {
+        // What was fetched since the last commit may lie below what is logged: doing that again needs it.
+        let written = if self.store.presence_is_durable() { log.write(tree) } else { Logged::CommitFirst };
+        match written {
             Logged::Nothing => Ok(()),
             Logged::Batch => {
                 Core::count(&self.done.logged);

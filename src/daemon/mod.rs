@@ -1,12 +1,15 @@
 //! Floor 5: an engine is one database at work, mounted or mirrored. It drives what `sync` decides, serves commands on
 //! its control socket, and owns what the store's superblock points to.
 
+mod absent;
 mod adopt;
 pub mod answers;
+mod ask;
 pub mod cache;
 pub mod client;
 mod collide;
 mod commands;
+mod complete;
 pub mod config;
 mod conflicts;
 mod contact;
@@ -14,6 +17,7 @@ mod content;
 pub mod control;
 pub mod core;
 mod delta;
+mod demand;
 mod doorbell;
 mod drive;
 pub mod engine;

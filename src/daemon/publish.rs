@@ -45,7 +45,7 @@ impl Core {
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         if inner.state.policy.counter == 0 {
-            return Err(EngineError::Other("no signed policy is known yet".into()));
+            return Err(EngineError::NoPolicyYet);
         }
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
         let charter = charter_id(keys, &inner.state.charter);

@@ -39,6 +39,8 @@ pub(super) struct Exchanged {
     told: VecDeque<Id>,
     /// News that are told on once their version can be served from here.
     waiting: VecDeque<(InfoHash, Option<NeighbourId>, Message)>,
+    /// Pieces that are asked for.
+    pub asks: super::ask::Asks,
 }
 
 impl Exchanged {
@@ -119,7 +121,8 @@ impl Driver {
     }
 
     /// Listens to neighbours until they are gone with the engine.
-    pub(super) async fn converse(self: Arc<Self>, mut events: mpsc::Receiver<Event>) {
+    pub(super) async fn converse(self: Arc<Self>, events: mpsc::Receiver<Event>) {
+        let mut events = self.sift(events);
         while let Some(event) = events.recv().await {
             let Some(net) = self.net() else { return };
             match event {
@@ -164,6 +167,7 @@ impl Driver {
             self.tell(Input::Heard(heard));
             return;
         };
+        self.facts.lock().exchanged.asks.has(from, newest);
         let is_new = self.facts.lock().exchanged.is_new(heard.digest);
         let here = self.core.inner().versions.get(&newest).is_some()
             || self.facts.lock().exchanged.has_all_of(&newest);

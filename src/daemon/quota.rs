@@ -198,9 +198,15 @@ impl Driver {
         }
     }
 
+    /// What has to be looked at from time to time: what has come in is made durable, and the quota is kept.
+    pub(super) async fn look_after_store(self: Arc<Self>) {
+        self.keep_presence().await;
+        self.look_after_quota().await;
+    }
+
     /// What was let go may have been served still, or be read, when its space was to be given back: looks again until
     /// the file is within its quota, or nothing changes any more.
-    pub(super) async fn look_after_quota(self: Arc<Self>) {
+    async fn look_after_quota(&self) {
         let (Some(net), Some(quota)) = (self.net(), self.core.quota_bytes()) else { return };
         let on_disk = std::fs::metadata(&self.core.paths.store).map_or(0, |found| found.blocks() * 512);
         let taken = self.core.store_bytes().max(on_disk);

@@ -56,7 +56,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         let commit = kept.and_then(|kept| kept.commit.as_ref());
         VersionStatus {
             infohash: version.infohash.to_string(),
-            complete: kept.is_some(),
+            complete: kept.is_some_and(|kept| core.store.is_whole(&kept.image)),
             peers: driver.map_or(0, |driver| driver.peers_of(version.infohash)),
             time: commit.map(|commit| commit.time),
             device: commit.map(|commit| commit.device.to_string()),
@@ -103,6 +103,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         refused: state.refusals.iter().cloned().collect(),
         image_bytes: image.bytes(),
         live_bytes: image.live_bytes(),
+        here_bytes: image.bytes() - core.store.absent_bytes(image),
+        on_demand: core.settings.on_demand,
         kept_versions: inner.versions.iter().count(),
         store_bytes,
         free_bytes: core.store.space().map_or(0, |space| space.free_bytes),

@@ -57,6 +57,10 @@ pub struct Status {
     pub image_bytes: u64,
     /// Bytes of it that are in use.
     pub live_bytes: u64,
+    /// Bytes of it that are here; the rest is fetched when it is read, or is on its way.
+    pub here_bytes: u64,
+    /// Files are fetched when they are read.
+    pub on_demand: bool,
     /// Versions that are kept, those of the record and others.
     pub kept_versions: usize,
     /// What the store takes, in whole slots of 1 MiB.

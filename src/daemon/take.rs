@@ -2,6 +2,7 @@
 //! merged with what was changed here. Nothing of it is shown before it has opened; a block that is refused stays as
 //! it was, with the bytes that this device already has.
 
+use super::absent::Unfit;
 use super::collide::is_protected;
 use super::core::{Core, Listed, now_seconds};
 use super::error::EngineError;
@@ -17,7 +18,7 @@ use crate::record::{Charter, Commit, Mode, Policy, Refusal, VersionRef};
 use crate::sync::Fetched;
 use crate::tree::verify::{LiveDelta, open_changed};
 use crate::tree::version::Version;
-use crate::tree::{Changes, ImageSource};
+use crate::tree::{Changes, ImageSource, TreeError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -227,7 +228,7 @@ impl Core {
             if checked.is_ok()
                 && let Some(collision) = self.collision(rules, *number, arrived, &old, &plan)?
             {
-                checked = Err(collision);
+                checked = Err(Unfit::Refused(collision));
             }
             match checked {
                 Ok(live) => {
@@ -236,7 +237,8 @@ impl Core {
                     plan.entries.insert(*number, theirs.clone());
                     plan.theirs.push(*number);
                 }
-                Err(refused) => {
+                Err(Unfit::Absent(place)) => return Err(TreeError::Absent(place).into()),
+                Err(Unfit::Refused(refused)) => {
                     let status = refusal_status(
                         *number,
                         &block.path,
@@ -278,11 +280,11 @@ impl Core {
         number: BlockNumber,
         arrived: &Arrived,
         old: Option<&OldHead>,
-    ) -> Result<LiveDelta, String> {
+    ) -> Result<LiveDelta, Unfit> {
         let block = charter.blocks.get(&number).ok_or("the charter has no such block")?;
         let keys = self.keys.block(number, block).ok_or("no key")?;
         if theirs.entry.commitment != keys.commitment() {
-            return Err(Refusal::WrongCommitment.to_string());
+            return Err(Refusal::WrongCommitment.to_string().into());
         }
         let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
         let protected = matches!(mode, Mode::ReadOnly | Mode::Owner);
@@ -306,7 +308,7 @@ impl Core {
                 let map = Map::new(&keys, &source, self.tree_nodes());
                 if !old.diverging.is_empty() {
                     let here = |place: Place| old.diverging.contains(&RegionIndex::of(place.offset));
-                    open_all(number, &new, arrived.image.bytes(), &here)?;
+                    open_all(number, &new, arrived.image.bytes(), &here, true)?;
                 }
                 let old = Version { map: &map, root: told.root(), keys: &keys, source: &source };
                 if protected {
@@ -317,12 +319,12 @@ impl Core {
             _ => {
                 // A copy that has opened is not given up for one that has not, nor is anything protected taken.
                 if protected || ours.is_some() {
-                    open_all(number, &new, arrived.image.bytes(), &|_| true)?;
+                    open_all(number, &new, arrived.image.bytes(), &|_| true, false)?;
                 }
                 open_changed(number, None, &new, arrived.image.bytes())
             }
         };
-        delta.map_err(|error| format!("it does not open: {error}"))
+        delta.map_err(Unfit::stopped)
     }
 
     pub(super) fn tree_nodes(&self) -> &NodeCache {

@@ -1,6 +1,8 @@
 //! What goes through the swarm: versions, fetched and seeded.
 
+use super::absent::absent_place;
 use super::delta::Arrival;
+use super::demand::{TAKES_MAX, blocking};
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
 use super::report::short;
@@ -10,7 +12,7 @@ use crate::base::{InfoHash, PieceHashes};
 use crate::image::{Image, Incoming};
 use crate::net::NetError;
 use crate::net::gossip::Delta;
-use crate::record::VersionRef;
+use crate::record::{Policy, VersionRef};
 use crate::sync::Fetched;
 use crate::torrent::{Limits, Metainfo, MetainfoError};
 use std::collections::BTreeSet;
@@ -25,7 +27,7 @@ const NEIGHBOUR_DEADLINE: Duration = Duration::from_secs(3);
 /// A fetch that neighbours complete in this time needs nobody else.
 const SEEK_PAUSE: Duration = Duration::from_millis(500);
 /// A transfer that brings nothing for so long has no source.
-const STALL_DEADLINE: Duration = Duration::from_secs(12);
+pub(super) const STALL_DEADLINE: Duration = Duration::from_secs(12);
 /// An image may grow by so much over the last one before its commit has opened and verified.
 const GROWTH_BYTES_MAX: u64 = 1 << 30;
 /// How long the kernel may take to hand over what programs changed through mappings.
@@ -53,18 +55,9 @@ impl Driver {
         let policy = self.facts.lock().policies.get(&version.infohash).cloned();
         let policy = policy.unwrap_or_else(|| self.core.inner().state.policy.clone());
         let policy = self.core.highest_policy(policy);
-        let core = self.core.clone();
-        let mounted = self.mounted();
-        let taken = tokio::task::spawn_blocking(move || {
-            // What programs changed through a mapping is a change like any other: it must be seen before the merge.
-            if mounted.is_some_and(|mounted| !mounted.pull_mapped_pages(PULL_PATIENCE)) {
-                tracing::warn!("the kernel did not hand over mapped pages in time");
-            }
-            core.take(version, image, &policy)
-        });
-        let Taken { outcome, changes } =
-            taken.await.map_err(|error| EngineError::Other(error.to_string()))??;
+        let Taken { outcome, changes } = self.take(version, image, policy).await?;
         self.notify(changes);
+        self.complete_soon();
         self.tell_on(net, version.infohash);
         if outcome == Fetched::Refused && self.core.lacks_blocks() {
             self.supplement(net, version).await?;
@@ -74,6 +67,35 @@ impl Driver {
         self.keep_within_quota(net).await;
         self.drop_old(net).await;
         Ok(outcome)
+    }
+
+    /// Takes a version; bytes that this turns out to need are fetched first.
+    async fn take(
+        self: &Arc<Self>,
+        version: VersionRef,
+        image: Image,
+        policy: Policy,
+    ) -> Result<Taken, EngineError> {
+        for _ in 0..TAKES_MAX {
+            let (core, image, policy, mounted) =
+                (self.core.clone(), image.clone(), policy.clone(), self.mounted());
+            let taken = blocking(move || {
+                // What programs changed through a mapping is a change like any other: it must be seen before the merge.
+                if mounted.is_some_and(|mounted| !mounted.pull_mapped_pages(PULL_PATIENCE)) {
+                    tracing::warn!("the kernel did not hand over mapped pages in time");
+                }
+                core.take(version, image, &policy)
+            });
+            match taken.await {
+                Err(error) => match absent_place(&error) {
+                    Some(place)
+                        if self.fault(place, tokio::time::Instant::now() + STALL_DEADLINE).await? => {}
+                    _ => return Err(error),
+                },
+                taken => return taken,
+            }
+        }
+        Ok(Taken::plain(Fetched::Later))
     }
 
     /// A block of the newest version was refused, and this device has no state of its own for it: the older versions
@@ -136,6 +158,15 @@ impl Driver {
             self.seed_soon(metainfo, image.clone());
             return Ok(Ok(image));
         }
+        if self.may_begin(&incoming)
+            && let Some(image) = self.begin(net, &version, &metainfo, &incoming).await?
+        {
+            // Where the rest is fetched in the background, that serves it too.
+            if self.core.settings.on_demand {
+                self.seed_soon(metainfo, image.clone());
+            }
+            return Ok(Ok(image));
+        }
         self.seek_more(infohash);
         let missing = missing_bytes(&incoming);
         self.facts.lock().transfers.insert(infohash, (incoming.clone(), missing));
@@ -155,7 +186,7 @@ impl Driver {
     }
 
     /// A version's metainfo: from neighbours, who need not be looked for; else from whom the DHT names.
-    async fn metainfo_nearby(
+    pub(super) async fn metainfo_nearby(
         &self,
         net: &Net,
         infohash: InfoHash,
@@ -278,6 +309,10 @@ impl Driver {
     }
 
     pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Result<Option<VersionRef>, ()> {
+        if let Err(error) = self.know_hashes_of_head().await {
+            tracing::warn!(%error, "nothing is published yet");
+            return Err(());
+        }
         let core = self.core.clone();
         let made = tokio::task::spawn_blocking(move || {
             let Some(made) = core.publish()? else { return Ok(None) };
@@ -302,6 +337,10 @@ impl Driver {
                 Ok(Some(made.reference))
             }
             Ok(Ok(None)) => Ok(None),
+            Ok(Err(error @ EngineError::NoPolicyYet)) => {
+                tracing::debug!(%error, "nothing was published");
+                Err(())
+            }
             Ok(Err(error)) => {
                 tracing::error!(error = %error_chain(&error), "nothing was published");
                 Err(())
@@ -325,7 +364,16 @@ impl Driver {
         let Some(net) = self.net() else { return };
         self.keep_within_quota(net).await;
         let kept: Vec<_> = self.core.inner().versions.iter().cloned().collect();
+        self.complete_soon();
         for version in kept {
+            if !self.core.store.is_whole(&version.image) {
+                // It cannot be hashed; and where the rest is being fetched that serves it.
+                let known = self.core.cache.hashes(&version.reference.infohash);
+                if let Some(hashes) = known.filter(|_| self.core.settings.on_demand) {
+                    self.seed(net, &Metainfo { hashes }, version.image).await;
+                }
+                continue;
+            }
             let core = self.core.clone();
             let hashing = version.clone();
             let hashes = tokio::task::spawn_blocking(move || core.hashes_of(&hashing)).await;

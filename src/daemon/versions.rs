@@ -13,7 +13,8 @@ const RECENT_MAX: usize = 6;
 /// While this device and another one both write, each publishes many versions before it hears what the other made of one
 /// of them: the one that both stand on must still be here then, or files that nobody else touched look like conflicts.
 const RECENT_OF_STORM_MAX: usize = 48;
-const STORM_SECONDS: u32 = 10;
+/// A busy machine may be so much behind with merging.
+const STORM_SECONDS: u32 = 60;
 const _: () =
     assert!(RECENT_OF_STORM_MAX + VERSIONS_MAX + AGES_SECONDS.len() + 4 < 64, "a commit keeps 64 at most");
 

@@ -94,7 +94,11 @@ impl Filesystem for Adapter {
         let time = |time: TimeOrNow| chosen_time(time).map_or(SetTime::Now, SetTime::At);
         let mode = mode.map(permissions);
         let change = SetAttr { mode, uid, gid, size, atime: atime.map(time), mtime: mtime.map(time) };
-        reply::attr(reply, &self.0.owners, self.0.set_attr(inode(number), change, caller(request)));
+        let (shared, number, caller) = (self.0.clone(), inode(number), caller(request));
+        self.0.when_here(
+            move |shared| shared.set_attr(number, change, caller),
+            move |set| reply::attr(reply, &shared.owners, set),
+        );
     }
 
     fn readlink(&self, _: &Request, number: INodeNo, reply: ReplyData) {
@@ -203,7 +207,11 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        reply::data(reply, self.0.read(inode(number), handle, offset, bytes));
+        let number = inode(number);
+        self.0.when_here(
+            move |shared| shared.read(number, handle, offset, bytes),
+            move |read| reply::data(reply, read),
+        );
     }
 
     fn write(
@@ -218,12 +226,19 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.0.write(inode(number), offset, data, how, flags) {
-            Ok(()) => {
-                let bytes = u32::try_from(data.len()).expect("a request is shorter than 4 GiB");
-                self.0.acknowledge(bytes, reply);
-            }
+        let (shared, number) = (self.0.clone(), inode(number));
+        let bytes = u32::try_from(data.len()).expect("a request is shorter than 4 GiB");
+        let answer = move |written| match written {
+            Ok(()) => shared.acknowledge(bytes, reply),
             Err(refusal) => reply.error(errno(&refusal)),
+        };
+        match self.0.write(number, offset, data, how, flags) {
+            Ok(()) => answer(Ok(())),
+            refused => {
+                let data = data.to_vec();
+                let attempt = move |shared: &Shared| shared.write(number, offset, &data, how, flags);
+                self.0.again_when_here(refused, attempt, answer);
+            }
         }
     }
 
@@ -345,7 +360,11 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply::empty(reply, self.0.allocate(inode(number), (offset, bytes), mode, caller(request)));
+        let (number, caller) = (inode(number), caller(request));
+        self.0.when_here(
+            move |shared| shared.allocate(number, (offset, bytes), mode, caller),
+            move |done| reply::empty(reply, done),
+        );
     }
 
     fn lseek(
@@ -376,10 +395,14 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        match self.0.copy((inode(from), from_offset), (inode(to), to_offset), bytes, caller(request)) {
-            Ok(copied) => reply.written(copied),
-            Err(refusal) => reply.error(errno(&refusal)),
-        }
+        let (from, to, caller) = ((inode(from), from_offset), (inode(to), to_offset), caller(request));
+        self.0.when_here(
+            move |shared| shared.copy(from, to, bytes, caller),
+            move |copied| match copied {
+                Ok(copied) => reply.written(copied),
+                Err(refusal) => reply.error(errno(&refusal)),
+            },
+        );
     }
 
     fn ioctl(

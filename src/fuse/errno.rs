@@ -40,7 +40,8 @@ pub(super) fn errno(refusal: &Refusal) -> Errno {
         Refusal::Running => return Errno::ETXTBSY,
     };
     let errno = tree_errno(error);
-    if errno == Errno::EIO {
+    // Who was to bring absent bytes has said that they did not come.
+    if errno == Errno::EIO && !matches!(error, TreeError::Absent(_)) {
         tracing::warn!(%error, "a request failed");
     }
     errno

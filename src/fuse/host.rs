@@ -1,8 +1,9 @@
 //! What the adapter asks of the engine behind the tree.
 
-use crate::base::{BlockNumber, Inode};
+use crate::base::{BlockNumber, Inode, Place};
 use crate::tree::{ReadTree, TreeError};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The engine as a mount sees it. All calls come from the threads that answer the kernel: none may wait for the
 /// network, for a notification to the kernel, or for longer than a disk takes.
@@ -11,6 +12,9 @@ pub trait Host: Send + Sync {
     fn persist(&self) -> Result<(), TreeError>;
     /// Something was changed. Called after every successful mutation, before its caller hears of it; must be cheap.
     fn mutated(&self);
+    /// Brings the bytes at a place, which some version lacks. `then` is told whether they are here, by another thread and
+    /// at the deadline at the latest.
+    fn fault(&self, place: Place, deadline: Instant, then: Box<dyn FnOnce(bool) + Send>);
     /// The content of `.kilofs/status`: one JSON object.
     fn status(&self) -> String;
     /// The content of `.kilofs/conflicts`: one line a conflict.

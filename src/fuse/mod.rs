@@ -8,6 +8,7 @@ mod attributes;
 mod device;
 mod errno;
 mod error;
+mod faults;
 mod files;
 mod holders;
 mod host;

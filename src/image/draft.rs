@@ -211,10 +211,12 @@ impl Draft {
         }
     }
 
-    /// Whether a stream is filling the region, or will go on in it: it is no good candidate for cleaning.
+    /// Whether a stream is filling the region, or will go on in it, or not all of it is here: it is no candidate for
+    /// cleaning.
     pub fn is_open(&self, index: RegionIndex) -> bool {
         let state = self.state.read();
-        state.open.iter().flatten().any(|open| open.region == index)
+        self.store.absent_of(state.table.get(index)) != 0
+            || state.open.iter().flatten().any(|open| open.region == index)
             || state.resume.iter().flatten().any(|resume| resume.region == index)
     }
 
@@ -279,7 +281,10 @@ impl State {
             let region = self.table.get(index);
             let guard = if exact { 0 } else { GUARD_BYTES };
             let room = REGION_BYTES - u64::from(region.fill);
-            if region.slot.is_some() && u64::from(guard) + bytes as u64 <= room {
+            if region.slot.is_some()
+                && store.absent_of(region) == 0
+                && u64::from(guard) + bytes as u64 <= room
+            {
                 self.open[which] = Some(self.reopen(store, index, region, guard)?);
                 self.lifeless.remove(&index);
                 self.resume[which] = None;

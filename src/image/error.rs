@@ -1,6 +1,6 @@
 //! What can go wrong with a store.
 
-use crate::base::{PieceIndex, Place};
+use crate::base::{PieceIndex, Place, REGION_BYTES, RegionIndex};
 use std::io;
 
 /// A failure of the store; its message says what happened, to what, and what to do next.
@@ -116,6 +116,12 @@ pub enum StoreError {
         /// The store that refused it.
         file: String,
     },
+    /// Bytes of an image that are not here: nobody has fetched them, or they were given up.
+    #[error("the bytes at offset {offset} of the image are not here: fetch them first")]
+    NotHere {
+        /// Where the absent unit begins, in the region's slot if the image is not known.
+        offset: u64,
+    },
     /// Bytes of a piece that has not arrived.
     #[error("piece {} is not here yet: fetch it first", .0.0)]
     Absent(PieceIndex),
@@ -131,6 +137,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Tells where in the image a unit is absent that was found absent in a slot; `at` is in the same region.
+    pub(super) fn in_region(self, at: u64) -> StoreError {
+        match self {
+            StoreError::NotHere { offset } => {
+                StoreError::NotHere { offset: RegionIndex::of(at).start() + offset % REGION_BYTES }
+            }
+            other => other,
+        }
+    }
+
     /// Wraps a failure of the operating system; running out of space becomes [`StoreError::Full`].
     pub(super) fn io(file: &str, action: &'static str, offset: u64, source: io::Error) -> StoreError {
         let file = file.to_owned();

@@ -5,7 +5,7 @@ use super::pieces::{hash_piece, zero_hash};
 use super::slots::{SlotPin, Tail};
 use super::store::Store;
 use super::table::Table;
-use super::version::{Hints, Image, Region};
+use super::version::{Image, Region};
 use crate::base::{PieceHashes, PieceIndex, REGION_BYTES, RegionIndex};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -14,28 +14,32 @@ use std::sync::Arc;
 
 /// A version being fetched. Regions begin as what the best base has there; bytes behind its fill are added in its slot,
 /// and a region that turns out to differ gets a slot of its own. Bytes of present pieces never change again.
+///
+/// A base may lack bytes itself: what is absent in a slot that both show is filled in there, for both.
 pub struct Incoming {
-    store: Arc<Store>,
-    hashes: PieceHashes,
+    pub(super) store: Arc<Store>,
+    pub(super) hashes: PieceHashes,
     /// For [`Incoming::basis`].
     base: Option<Image>,
-    state: RwLock<State>,
+    pub(super) state: RwLock<State>,
 }
 
-struct State {
+pub(super) struct State {
     /// Region → slot and fill of the base; a slot of our own has fill 0 until the end.
-    table: Table,
+    pub(super) table: Table,
     /// Regions into which something was written.
-    touched: BTreeMap<RegionIndex, Touched>,
-    present: Vec<bool>,
-    missing: usize,
-    finished: Option<Image>,
+    pub(super) touched: BTreeMap<RegionIndex, Touched>,
+    pub(super) present: Vec<bool>,
+    /// Pieces that are what the bases' slots show, here or not.
+    pub(super) equal: Vec<bool>,
+    pub(super) missing: usize,
+    pub(super) finished: Option<Image>,
 }
 
-struct Touched {
-    tail: Tail,
+pub(super) struct Touched {
+    pub(super) tail: Tail,
     /// One past the last non-zero byte written.
-    end: u32,
+    pub(super) end: u32,
 }
 
 impl Store {
@@ -71,6 +75,7 @@ impl Store {
             table,
             touched: BTreeMap::new(),
             present: vec![false; count],
+            equal: vec![false; count],
             missing: count,
             finished: None,
         };
@@ -88,24 +93,25 @@ impl Incoming {
 
     /// Which pieces are present.
     pub fn have(&self) -> Vec<bool> {
-        self.state.read().present.clone()
+        let state = self.state.read();
+        (0..state.present.len()).map(|piece| self.holds(&state, PieceIndex(piece as u32))).collect()
     }
 
     /// Whether one piece is present.
     pub fn has(&self, piece: PieceIndex) -> bool {
-        self.state.read().present.get(piece.0 as usize) == Some(&true)
+        self.holds(&self.state.read(), piece)
     }
 
     /// The pieces that are missing, ascending.
     pub fn missing(&self) -> Vec<PieceIndex> {
         let state = self.state.read();
-        let absent = state.present.iter().enumerate().filter(|(_, present)| !**present);
-        absent.map(|(index, _)| PieceIndex(index as u32)).collect()
+        let all = (0..state.present.len() as u32).map(PieceIndex);
+        all.filter(|piece| !self.holds(&state, *piece)).collect()
     }
 
     /// Whether nothing is missing.
     pub fn complete(&self) -> bool {
-        self.state.read().missing == 0
+        self.state.read().missing == 0 || self.refresh()
     }
 
     /// Reads bytes of present pieces.
@@ -122,7 +128,7 @@ impl Incoming {
         for (index, part) in parts(offset, end) {
             let state = self.state.read();
             for piece in self.pieces_in(index, &part) {
-                if !state.present[piece.0 as usize] {
+                if !self.holds(&state, piece) {
                     return Err(StoreError::Absent(piece));
                 }
             }
@@ -168,20 +174,15 @@ impl Incoming {
 
     /// The image, once all pieces are here. Fills are inferred from the last non-zero byte.
     pub fn finish(&self) -> Result<Image, StoreError> {
+        self.refresh();
         let mut state = self.state.write();
-        if let Some(image) = &state.finished {
-            return Ok(image.clone());
-        }
         if state.missing > 0 {
             return Err(StoreError::Incomplete { missing: state.missing });
         }
-        for (index, touched) in std::mem::take(&mut state.touched) {
-            let base = state.table.get(index);
-            let fill = base.fill.max(touched.end);
-            let region = if fill == 0 { Region::EMPTY } else { Region { slot: base.slot, fill, live: fill } };
-            state.table.set(index, region);
+        if let Some(image) = &state.finished {
+            return Ok(image.clone());
         }
-        let image = Image::new(state.table.clone(), Hints::default());
+        let image = self.close(&mut state);
         state.finished = Some(image.clone());
         Ok(image)
     }
@@ -207,13 +208,19 @@ impl Incoming {
             let shared = parts(start, start + bytes)
                 .all(|(index, _)| bases.get(from[index.0 as usize]).is_some_and(has));
             if shared {
-                state.present[number] = true;
-                state.missing -= 1;
+                state.equal[number] = true;
+                if self.lies_here(&state, piece) {
+                    state.present[number] = true;
+                    state.missing -= 1;
+                }
             } else if *hash == zero_hash(bytes) {
                 copied.push((piece, Vec::new()));
             } else if let Some(base) = bases.iter().find(|base| has(base)) {
                 let mut content = vec![0; bytes as usize];
-                self.store.read(&base.0, start, &mut content)?;
+                match self.store.read(&base.0, start, &mut content) {
+                    Err(StoreError::NotHere { .. }) => continue,
+                    outcome => outcome?,
+                }
                 // What a base promised is checked here: it is about to be written into a slot of its own.
                 if hash_piece(&content) == *hash {
                     copied.push((piece, content));
@@ -228,13 +235,19 @@ impl Incoming {
         Ok(())
     }
 
-    /// The base with the most pieces of a region; the first, if none has any.
+    /// The base with the most pieces of a region, those that are here before those that are not; the first, if none
+    /// has any.
     fn best_base(&self, index: RegionIndex, bases: &[&(Image, PieceHashes)]) -> usize {
         let pieces = self.pieces_in(index, &(0..REGION_BYTES as u32));
         let score = |base: &(Image, PieceHashes)| {
-            pieces.clone().filter(|piece| base.1.hash_of(*piece) == self.hashes.hash_of(*piece)).count()
+            let equal = pieces.clone().filter(|piece| base.1.hash_of(*piece) == self.hashes.hash_of(*piece));
+            equal
+                .map(|piece| {
+                    1 + usize::from(self.store.shows(&base.0.region(index), &self.part_of(piece, index)))
+                })
+                .sum()
         };
-        let mut best = (0, 0);
+        let mut best = (0, 0usize);
         for (number, base) in bases.iter().enumerate() {
             let score = score(base);
             if score > best.1 {
@@ -245,7 +258,7 @@ impl Incoming {
     }
 
     /// The pieces that a part of a region touches.
-    fn pieces_in(
+    pub(super) fn pieces_in(
         &self,
         index: RegionIndex,
         part: &Range<u32>,
@@ -261,13 +274,23 @@ impl Incoming {
         }
         let start = self.hashes.length.start_of(piece);
         let mut rest = bytes;
+        let mut whole = true;
         for (index, part) in parts(start, start + bytes.len() as u64) {
             let (head, tail) = rest.split_at((part.end - part.start) as usize);
-            self.place_part(state, index, part.start, head)?;
+            let region = state.table.get(index);
+            match region.slot {
+                // What the slot is to show there is known to be this.
+                Some(slot) if state.equal[piece.0 as usize] && region.fill > 0 => {
+                    whole &= self.store.supply(slot, region.fill, part.start, head)?;
+                }
+                _ => self.place_part(state, index, part.start, head)?,
+            }
             rest = tail;
         }
-        state.present[piece.0 as usize] = true;
-        state.missing -= 1;
+        if whole {
+            state.present[piece.0 as usize] = true;
+            state.missing -= 1;
+        }
         Ok(())
     }
 
@@ -283,9 +306,12 @@ impl Incoming {
         let region = state.table.get(index);
         let shared = (region.fill.saturating_sub(start) as usize).min(bytes.len());
         let mut held = vec![0; shared];
-        self.store.read_slot(region.slot, region.fill, start, &mut held)?;
+        let here = match self.store.read_slot(region.slot, region.fill, start, &mut held) {
+            Err(StoreError::NotHere { .. }) => false,
+            outcome => outcome.map(|()| true)?,
+        };
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        if held == bytes[..shared] {
+        if here && held == bytes[..shared] {
             if end <= shared {
                 return Ok(());
             }
@@ -318,24 +344,20 @@ impl Incoming {
         Ok(true)
     }
 
-    fn own(&self, state: &mut State, index: RegionIndex, pin: &SlotPin) -> Tail {
+    pub(super) fn own(&self, state: &mut State, index: RegionIndex, pin: &SlotPin) -> Tail {
         state.table.set(index, Region { slot: Some(pin.index()), fill: 0, live: 0 });
         self.store.slots().claim_tail(pin.index(), 0).expect("nobody knows a slot that was just taken")
     }
 
     /// Moves a region to a slot of its own, with the bytes of the pieces that are present.
-    fn diverge(&self, state: &mut State, index: RegionIndex) -> Result<(), StoreError> {
+    pub(super) fn diverge(&self, state: &mut State, index: RegionIndex) -> Result<(), StoreError> {
         let old = state.region(index);
         let mut bytes = vec![0; old.fill as usize];
-        self.store.read_slot(old.slot, old.fill, 0, &mut bytes)?;
         for piece in self.pieces_in(index, &(0..REGION_BYTES as u32)) {
-            if !state.present[piece.0 as usize] {
-                let first = self.hashes.length.start_of(piece).max(index.start()) - index.start();
-                let last = self.hashes.length.start_of(piece) + self.hashes.bytes_of(piece) - index.start();
-                let last = last.min(u64::from(old.fill));
-                if first < last {
-                    bytes[first as usize..last as usize].fill(0);
-                }
+            let part = self.part_of(piece, index);
+            let part = part.start as usize..part.end.min(old.fill) as usize;
+            if !part.is_empty() && self.holds(state, piece) {
+                self.store.read_slot(old.slot, old.fill, part.start as u32, &mut bytes[part])?;
             }
         }
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -365,7 +387,7 @@ impl Incoming {
 
 impl State {
     /// A region with all that has been written to it.
-    fn region(&self, index: RegionIndex) -> Region {
+    pub(super) fn region(&self, index: RegionIndex) -> Region {
         let region = self.table.get(index);
         let end = self.touched.get(&index).map_or(0, |touched| touched.end);
         Region { fill: region.fill.max(end), ..region }
@@ -373,7 +395,7 @@ impl State {
 }
 
 /// Splits image bytes at region boundaries.
-fn parts(start: u64, end: u64) -> impl Iterator<Item = (RegionIndex, Range<u32>)> {
+pub(super) fn parts(start: u64, end: u64) -> impl Iterator<Item = (RegionIndex, Range<u32>)> {
     let last = (end.max(start + 1) - 1) / REGION_BYTES;
     (start / REGION_BYTES..=last).map(move |number| {
         let base = number * REGION_BYTES;

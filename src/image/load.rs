@@ -4,9 +4,12 @@ use super::disk::Disk;
 use super::error::StoreError;
 use super::log::{Log, Ring};
 use super::manifest::{KeptRef, Manifest, decode_index};
+use super::presence;
 use super::slots::{Run, RunRef, SLOTS_MAX, Slots};
-use super::store::{Generation, Kept, Label, State};
-use super::superblock::{BadSuperblock, STORE_FORMAT, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock};
+use super::store::{Absent, Generation, Kept, Label, State};
+use super::superblock::{
+    BadSuperblock, STORE_FORMAT_PARTIAL, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS, Superblock,
+};
 use super::table::{LEAF_REGIONS, Leaf, Table};
 use super::version::{Hints, Image, Region};
 use crate::base::{REGION_BYTES, RegionIndex, SlotIndex};
@@ -55,7 +58,7 @@ pub(super) fn load(disk: &dyn Disk, from_remains: bool) -> Result<Loaded, StoreE
     let found = [read_superblock(disk, 0), read_superblock(disk, 1)];
     for one in &found {
         if let Err(SuperblockFault::Bad(BadSuperblock::Format(format))) = one {
-            return Err(StoreError::Format { file, found: *format, known: STORE_FORMAT });
+            return Err(StoreError::Format { file, found: *format, known: STORE_FORMAT_PARTIAL });
         }
     }
     if found.iter().all(|one| matches!(one, Err(SuperblockFault::Bad(BadSuperblock::Magic)))) {
@@ -114,6 +117,7 @@ struct Loader<'a> {
     indexes: HashMap<u32, (RunRef, Image)>,
     states: HashMap<u32, (RunRef, Arc<State>)>,
     rings: Vec<Arc<Ring>>,
+    absent: Vec<(RunRef, Arc<Absent>)>,
     /// Damaged tables are no reason to refuse a state.
     from_remains: bool,
     rescued: Vec<String>,
@@ -129,6 +133,7 @@ impl<'a> Loader<'a> {
             indexes: HashMap::new(),
             states: HashMap::new(),
             rings: Vec::new(),
+            absent: Vec::new(),
             from_remains: false,
             rescued: Vec::new(),
         }
@@ -145,7 +150,9 @@ impl<'a> Loader<'a> {
             return Ok(newer.clone());
         }
         let (bytes, run) = self.run(superblock.manifest, "the manifest")?;
-        let manifest = Manifest::decode(&bytes).map_err(|_| "the manifest is malformed".to_owned())?;
+        let manifest = Manifest::decode(&bytes, superblock.partial)
+            .map_err(|_| "the manifest is malformed".to_owned())?;
+        let known = self.slots.referred();
         let state = match manifest.state {
             None => Arc::new(State::default()),
             Some(at) => self.state(at)?,
@@ -155,7 +162,33 @@ impl<'a> Loader<'a> {
             None => None,
             Some(at) => Some(Log { ring: self.ring(&at.slots)?, start: at.start }),
         };
-        Ok(Arc::new(Generation { kept, state, log, manifest: run }))
+        let absent = self.absent(&manifest.absent, &known)?;
+        Ok(Arc::new(Generation { kept, state, log, absent, manifest: run }))
+    }
+
+    /// The lists of absent units. Of slots that a newer state has loaded it has told more truly.
+    fn absent(&mut self, runs: &[RunRef], known: &[bool]) -> Result<Arc<Absent>, String> {
+        let mut absent = Absent::default();
+        for at in runs {
+            if let Some(found) = self.absent.iter().find(|(known, _)| known == at) {
+                return Ok(found.1.clone());
+            }
+            let (bytes, run) = self.run(*at, "a list of absent units")?;
+            let listed =
+                presence::decode(&bytes).map_err(|_| "a list of absent units is malformed".to_owned())?;
+            let referred = self.slots.referred();
+            for (slot, mask) in listed {
+                let index = slot.0 as usize;
+                if referred.get(index) == Some(&true) && known.get(index) != Some(&true) {
+                    self.slots.presence.lose(slot, mask);
+                }
+            }
+            absent.blobs.push(bytes);
+            absent.runs.push(run);
+        }
+        let absent = Arc::new(absent);
+        self.absent.extend(runs.iter().map(|at| (*at, absent.clone())));
+        Ok(absent)
     }
 
     fn kept(&mut self, references: Vec<KeptRef>) -> Result<Vec<Kept>, String> {

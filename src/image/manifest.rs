@@ -10,6 +10,8 @@ use crate::base::{Malformed, Reader, SlotIndex, Writer};
 pub(super) const KEPT_MAX: usize = 64;
 /// Longest label of a kept version.
 pub(super) const LABEL_BYTES_MAX: usize = 256;
+/// Lists of absent units: more than the slots of a store can need.
+pub(super) const ABSENT_RUNS_MAX: usize = 128;
 /// Longest local state.
 pub(super) const STATE_BYTES_MAX: usize = 1 << 20;
 
@@ -22,6 +24,8 @@ pub(super) struct Manifest {
     pub(super) kept: Vec<KeptRef>,
     /// The intent log, if there is one.
     pub(super) log: Option<LogRef>,
+    /// The lists of absent units; none where all is here.
+    pub(super) absent: Vec<RunRef>,
 }
 
 /// Where the intent log lies.
@@ -46,6 +50,7 @@ pub(super) struct KeptRef {
 
 impl Manifest {
     /// State run, count, then per version: label, regions, index run; then, if there is a log: start 8, slots 4 each.
+    /// With absent units there is 0 or 1 before that, and a count and runs behind it.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         write_run(&mut writer, self.state).varint(self.kept.len() as u64);
@@ -53,15 +58,27 @@ impl Manifest {
             writer.bytes(&kept.label).u32(kept.regions);
             write_run(&mut writer, kept.index);
         }
+        if self.is_partial() {
+            writer.u8(u8::from(self.log.is_some()));
+        }
         if let Some(log) = &self.log {
             writer.u64(log.start);
             log.slots.iter().for_each(|slot| _ = writer.u32(slot.0));
         }
+        if self.is_partial() {
+            writer.varint(self.absent.len() as u64);
+            self.absent.iter().for_each(|run| _ = write_run(&mut writer, Some(*run)));
+        }
         writer.0
     }
 
+    /// Whether it lists absent units: the superblock says so too.
+    pub(super) fn is_partial(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
     /// Parses what [`Manifest::encode`] writes.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Malformed> {
+    pub(super) fn decode(bytes: &[u8], partial: bool) -> Result<Manifest, Malformed> {
         let mut reader = Reader::new(bytes);
         let state = read_run(&mut reader)?;
         let count = reader.bounded(KEPT_MAX)?;
@@ -74,9 +91,24 @@ impl Manifest {
             }
             kept.push(KeptRef { label, regions, index });
         }
-        let log = if reader.remaining() == 0 { None } else { Some(read_log(&mut reader)?) };
+        let logged = if partial { reader.u8()? } else { u8::from(reader.remaining() > 0) };
+        let log = match logged {
+            0 => None,
+            1 => Some(read_log(&mut reader)?),
+            _ => return Err(Malformed),
+        };
+        let mut absent = Vec::new();
+        if partial {
+            let count = reader.bounded(ABSENT_RUNS_MAX)?;
+            for _ in 0..count {
+                absent.push(read_run(&mut reader)?.ok_or(Malformed)?);
+            }
+            if absent.is_empty() {
+                return Err(Malformed);
+            }
+        }
         reader.end()?;
-        Ok(Manifest { state, kept, log })
+        Ok(Manifest { state, kept, log, absent })
     }
 }
 
@@ -119,25 +151,44 @@ mod tests {
         let kept = |label: &[u8], regions, index| KeptRef { label: label.to_vec(), regions, index };
         let log = LogRef { start: 1 << 40, slots: (9..).take(RING_SLOTS).map(SlotIndex).collect() };
         let kept = vec![kept(b"", 0, None), kept(b"head", 3, Some(run))];
-        let without = Manifest { state: Some(run), kept: kept.clone(), log: None };
-        assert_eq!(Manifest::decode(&without.encode()), Ok(without.clone()));
-        let manifest = Manifest { state: Some(run), kept, log: Some(log) };
+        let without = Manifest { state: Some(run), kept: kept.clone(), log: None, absent: Vec::new() };
+        assert_eq!(Manifest::decode(&without.encode(), false), Ok(without.clone()));
+        let manifest = Manifest { state: Some(run), kept, log: Some(log), absent: Vec::new() };
         let bytes = manifest.encode();
-        assert_eq!(Manifest::decode(&bytes), Ok(manifest.clone()));
+        assert_eq!(Manifest::decode(&bytes, false), Ok(manifest.clone()));
         for cut in 0..bytes.len() {
-            let shorter = Manifest::decode(&bytes[..cut]);
+            let shorter = Manifest::decode(&bytes[..cut], false);
             assert!(shorter == Err(Malformed) || shorter.as_ref() == Ok(&without), "cut at {cut}");
         }
         let mut long = bytes.clone();
         long.push(0);
-        assert_eq!(Manifest::decode(&long), Err(Malformed));
+        assert_eq!(Manifest::decode(&long, false), Err(Malformed));
         for at in 0..bytes.len() {
             let mut bent = bytes.clone();
             bent[at] ^= 0x41;
-            if let Ok(other) = Manifest::decode(&bent) {
+            if let Ok(other) = Manifest::decode(&bent, false) {
                 assert!(other != manifest && other.encode() == bent, "byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn absent_units_are_listed_behind_the_rest() {
+        let run = |page| RunRef { page, bytes: 77, hash: [5; 32] };
+        let slots = (9..).take(RING_SLOTS).map(SlotIndex).collect();
+        for log in [None, Some(LogRef { start: 1 << 40, slots })] {
+            let absent = vec![run(300), run(301)];
+            let manifest = Manifest { state: None, kept: Vec::new(), log, absent };
+            let bytes = manifest.encode();
+            assert_eq!(Manifest::decode(&bytes, true), Ok(manifest.clone()));
+            assert_ne!(Manifest::decode(&bytes, false), Ok(manifest));
+            for cut in 0..bytes.len() {
+                assert_eq!(Manifest::decode(&bytes[..cut], true), Err(Malformed), "cut at {cut}");
+            }
+        }
+        let whole = Manifest { state: None, kept: Vec::new(), log: None, absent: Vec::new() }.encode();
+        assert_eq!(Manifest::decode(&[&whole[..], &[0, 0]].concat(), true), Err(Malformed));
+        assert!(super::super::slots::SLOTS_MAX as usize * 18 / ABSENT_RUNS_MAX <= 1 << 20);
     }
 
     #[test]

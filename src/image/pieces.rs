@@ -23,7 +23,7 @@ const PARALLEL_BYTES_MIN: u64 = 4 << 20;
 const THREADS_MAX: usize = 8;
 
 /// SHA-1 of a piece (BEP 3).
-pub(super) fn hash_piece(bytes: &[u8]) -> PieceHash {
+pub fn hash_piece(bytes: &[u8]) -> PieceHash {
     Sha1::digest(bytes).into()
 }
 

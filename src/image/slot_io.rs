@@ -1,6 +1,7 @@
 //! Bytes of slots: taking, reading, writing them and giving them back.
 
 use super::error::StoreError;
+use super::presence::bytes_of;
 use super::slots::SlotPin;
 use super::store::Store;
 use crate::base::{REGION_BYTES, SlotIndex};
@@ -23,7 +24,8 @@ impl Store {
         outcome.map_err(|error| StoreError::io(&self.file, "discarding a part of", offset, error))
     }
 
-    /// Reads from a slot that shows `fill` bytes; the rest, or all of no slot, is zero.
+    /// Reads from a slot that shows `fill` bytes; the rest, or all of no slot, is zero. Fails with
+    /// [`StoreError::NotHere`], and the offset in the slot, where any byte of these is absent.
     pub(super) fn read_slot(
         &self,
         slot: Option<SlotIndex>,
@@ -35,13 +37,25 @@ impl Store {
         let (written, zeros) = buffer.split_at_mut(if slot.is_some() { written } else { 0 });
         zeros.fill(0);
         match slot {
-            Some(slot) if !written.is_empty() => {
-                let offset = slot_offset(slot) + u64::from(start);
-                self.disk
-                    .read_at(offset, written)
-                    .map_err(|error| StoreError::io(&self.file, "reading", offset, error))
-            }
+            Some(slot) if !written.is_empty() => self.read_present(slot, start, written),
             _ => Ok(()),
+        }
+    }
+
+    fn read_present(&self, slot: SlotIndex, start: u32, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let presence = &self.slots.presence;
+        let part = start..start + buffer.len() as u32;
+        let offset = slot_offset(slot) + u64::from(start);
+        loop {
+            let epoch = presence.epoch();
+            if let Some(unit) = presence.first_absent(slot, part.clone()) {
+                return Err(StoreError::NotHere { offset: u64::from(bytes_of(unit).start) });
+            }
+            let outcome = self.disk.read_at(offset, buffer);
+            outcome.map_err(|error| StoreError::io(&self.file, "reading", offset, error))?;
+            if presence.epoch() == epoch {
+                return Ok(());
+            }
         }
     }
 
@@ -55,6 +69,14 @@ impl Store {
         self.disk
             .write_at(offset, bytes)
             .map_err(|error| StoreError::io(&self.file, "writing to", offset, error))
+    }
+
+    /// Makes the file reach to the end of a slot that is the caller's.
+    pub(super) fn reach(&self, slot: SlotIndex) -> Result<(), StoreError> {
+        let end = slot_offset(slot) + REGION_BYTES;
+        let length = self.disk.length().map_err(|error| StoreError::io(&self.file, "measuring", 0, error))?;
+        // Written, not set: others may be growing the file too.
+        if length < end { self.write_at(end - 1, &[0]) } else { Ok(()) }
     }
 
     /// Gives the space of free slots back. The commit that freed them stands, so failing here is no error.
@@ -78,6 +100,6 @@ impl Store {
     }
 }
 
-fn slot_offset(slot: SlotIndex) -> u64 {
+pub(super) fn slot_offset(slot: SlotIndex) -> u64 {
     u64::from(slot.0) * REGION_BYTES
 }

@@ -5,6 +5,7 @@
 //! Tables and other small blobs lie in *runs* of pages inside slots of their own.
 
 use super::log::RING_SLOTS;
+use super::presence::Presence;
 use crate::base::{REGION_BYTES, SlotIndex};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,8 @@ pub(super) const HEAD_SLOT: SlotIndex = SlotIndex(0);
 /// The book of one store's slots.
 pub(super) struct Slots {
     inner: Mutex<Inner>,
+    /// What of the slots is not here.
+    pub(super) presence: Presence,
 }
 
 #[derive(Default)]
@@ -54,7 +57,7 @@ impl Slots {
         let mut inner = Inner { dirty: (1..count).collect(), ..Inner::default() };
         inner.slots.resize(count.max(1) as usize, Slot::default());
         inner.slots[0].references = 1;
-        Arc::new(Slots { inner: Mutex::new(inner) })
+        Arc::new(Slots { inner: Mutex::new(inner), presence: Presence::default() })
     }
 
     /// Takes the lowest free slot; the flag says that its content must be discarded before use. `None`: all are taken.
@@ -95,16 +98,18 @@ impl Slots {
     pub(super) fn release(&self, slots: impl Iterator<Item = SlotIndex>) {
         let mut inner = self.inner.lock();
         for slot in slots {
-            inner.release(slot.0);
+            if inner.release(slot.0) {
+                self.presence.forget(slot.0);
+            }
         }
     }
 
-    /// The right to write behind the first `fill` bytes of a slot: given only if no image shows more than these, and to
-    /// one owner at a time. The caller keeps the slot referenced meanwhile.
+    /// The right to write behind the first `fill` bytes of a slot: given only if no image shows more than these, if they
+    /// are here, and to one owner at a time. The caller keeps the slot referenced meanwhile.
     pub(super) fn claim_tail(self: &Arc<Slots>, slot: SlotIndex, fill: u32) -> Option<Tail> {
         let mut inner = self.inner.lock();
         let held = &mut inner.slots[slot.0 as usize];
-        if held.claimed || held.high != fill {
+        if held.claimed || held.high != fill || self.presence.absent(slot) != 0 {
             return None;
         }
         held.claimed = true;
@@ -219,6 +224,16 @@ impl Slots {
         Ok(ring.iter().map(|slot| SlotPin { slots: self.clone(), index: *slot }).collect())
     }
 
+    /// Which slots something refers to.
+    pub(super) fn referred(&self) -> Vec<bool> {
+        self.inner.lock().slots.iter().map(|slot| slot.references > 0).collect()
+    }
+
+    /// One past the last byte that any image shows of a slot.
+    pub(super) fn high(&self, slot: SlotIndex) -> u32 {
+        self.inner.lock().slots[slot.0 as usize].high
+    }
+
     /// How many slots are in use for regions, in use for tables, and free.
     pub(super) fn counts(&self) -> (u32, u32, u32) {
         let inner = self.inner.lock();
@@ -250,13 +265,16 @@ impl Inner {
         Some((index, dirty))
     }
 
-    fn release(&mut self, index: u32) {
+    /// Whether that was the last reference.
+    fn release(&mut self, index: u32) -> bool {
         let held = &mut self.slots[index as usize];
         held.references -= 1;
-        if held.references == 0 {
+        let free = held.references == 0;
+        if free {
             *held = Slot::default();
             self.dirty.insert(index);
         }
+        free
     }
 }
 

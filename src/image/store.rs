@@ -62,7 +62,15 @@ pub(super) struct Generation {
     pub(super) kept: Vec<Kept>,
     pub(super) state: Arc<State>,
     pub(super) log: Option<Log>,
+    pub(super) absent: Arc<Absent>,
     pub(super) manifest: Run,
+}
+
+/// The lists of absent units as a commit wrote them.
+#[derive(Default)]
+pub(super) struct Absent {
+    pub(super) blobs: Vec<Vec<u8>>,
+    pub(super) runs: Vec<Run>,
 }
 
 /// A store. All methods may be called from many threads; commits queue up.
@@ -97,10 +105,15 @@ impl Store {
             return Err(StoreError::Exists { file });
         }
         let slots = Slots::new(1);
-        let manifest = Manifest { state: None, kept: Vec::new(), log: None }.encode();
+        let manifest = Manifest { state: None, kept: Vec::new(), log: None, absent: Vec::new() }.encode();
         let run = write_run(&*disk, &file, &slots, &manifest)?;
-        let generation =
-            Arc::new(Generation { kept: Vec::new(), state: Arc::default(), log: None, manifest: run });
+        let generation = Arc::new(Generation {
+            kept: Vec::new(),
+            state: Arc::default(),
+            log: None,
+            absent: Arc::default(),
+            manifest: run,
+        });
         let store = Store {
             newest: RwLock::new(generation.clone()),
             head: Mutex::new(Head { generation: 2, target: 0, behind_target: vec![generation.clone()] }),
@@ -204,6 +217,15 @@ impl Store {
     /// [`Store::commit`] of what holds all batches of the intent log before the position `start`: their room is free
     /// afterwards. A store without a log gets one.
     pub fn commit_logged(&self, kept: &[Kept], state: &[u8], start: Option<u64>) -> Result<(), StoreError> {
+        let whole = self.slots.presence.is_durable();
+        let outcome = self.try_commit(kept, state, start);
+        if outcome.is_err() && !whole {
+            self.slots.presence.set_durable(false);
+        }
+        outcome
+    }
+
+    fn try_commit(&self, kept: &[Kept], state: &[u8], start: Option<u64>) -> Result<(), StoreError> {
         self.check_limits(kept, state)?;
         let mut head = self.head.lock();
         self.check_synced()?;
@@ -218,15 +240,20 @@ impl Store {
             let run = if state.is_empty() { None } else { Some(self.write_run(state)?) };
             Arc::new(State { bytes: state.to_vec(), run })
         };
+        let absent = self.persist_absent(&current)?;
         let log = match start {
             Some(start) => self.log_for(start, head.generation + 1),
             None => current.log.clone(),
         };
         let at = log.as_ref().map(|log| LogRef { start: log.start, slots: log.ring.slots().collect() });
-        let manifest =
-            Manifest { state: state.run.as_ref().map(Run::at), kept: references, log: at }.encode();
-        let run = self.write_run(&manifest)?;
-        let generation = Arc::new(Generation { kept: kept.to_vec(), state, log, manifest: run });
+        let manifest = Manifest {
+            state: state.run.as_ref().map(Run::at),
+            kept: references,
+            log: at,
+            absent: absent.runs.iter().map(Run::at).collect(),
+        };
+        let run = self.write_run(&manifest.encode())?;
+        let generation = Arc::new(Generation { kept: kept.to_vec(), state, log, absent, manifest: run });
         self.sync()?;
         if let Err(error) = self.write_superblock(head.target, head.generation + 1, &generation) {
             head.behind_target.push(generation);
@@ -256,7 +283,7 @@ impl Store {
             let count = rest.len().min((REGION_BYTES - u64::from(start)) as usize);
             let (part, tail) = rest.split_at_mut(count);
             let region = image.region(RegionIndex::of(at));
-            self.read_slot(region.slot, region.fill, start, part)?;
+            self.read_slot(region.slot, region.fill, start, part).map_err(|error| error.in_region(at))?;
             rest = tail;
             at += count as u64;
         }
@@ -341,6 +368,17 @@ impl Store {
         Ok(KeptRef { label: kept.label.0.clone(), regions: table.regions(), index })
     }
 
+    /// The lists of what is absent now. Read before the sync: bytes that they call present are written already.
+    fn persist_absent(&self, current: &Generation) -> Result<Arc<Absent>, StoreError> {
+        self.slots.presence.set_durable(true);
+        let blobs = self.slots.presence.encode();
+        if blobs == current.absent.blobs {
+            return Ok(current.absent.clone());
+        }
+        let runs = blobs.iter().map(|blob| self.write_run(blob)).collect::<Result<_, StoreError>>()?;
+        Ok(Arc::new(Absent { blobs, runs }))
+    }
+
     fn write_run(&self, bytes: &[u8]) -> Result<Run, StoreError> {
         write_run(&*self.disk, &self.file, &self.slots, bytes)
     }
@@ -352,7 +390,8 @@ impl Store {
         generation: &Generation,
     ) -> Result<(), StoreError> {
         let manifest = generation.manifest.at();
-        let bytes = Superblock { generation: number, database: self.database, manifest }.encode();
+        let partial = !generation.absent.runs.is_empty();
+        let bytes = Superblock { partial, generation: number, database: self.database, manifest }.encode();
         self.write_at(SUPERBLOCK_OFFSETS[location], &bytes)?;
         self.sync()
     }

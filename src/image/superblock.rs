@@ -7,8 +7,10 @@ use crate::base::{DatabaseId, Reader, Writer};
 pub(super) const SUPERBLOCK_BYTES: usize = 4096;
 /// Where the two lie: far apart, so that one bad spot of the disk does not take both.
 pub(super) const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 512 << 10];
-/// The format of superblock, manifest and tables.
-pub(super) const STORE_FORMAT: u32 = 2;
+/// The format of superblock, manifest and tables of a store that has all its bytes.
+pub(super) const STORE_FORMAT_WHOLE: u32 = 2;
+/// The format of one that lacks some: its manifest says which. Older programs would read zeros there.
+pub(super) const STORE_FORMAT_PARTIAL: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"kilofsdb";
 const CHECKSUM_BYTES: usize = 32;
@@ -17,6 +19,8 @@ const BODY_BYTES: usize = SUPERBLOCK_BYTES - CHECKSUM_BYTES;
 /// The root of everything in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Superblock {
+    /// Whether the manifest lists absent bytes.
+    pub(super) partial: bool,
     /// Grows by one with each commit; the higher of the two is current.
     pub(super) generation: u64,
     /// Whose store it is.
@@ -43,7 +47,8 @@ impl Superblock {
     /// BLAKE3 32.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.raw(MAGIC).u32(STORE_FORMAT).u64(self.generation).raw(self.database.as_bytes());
+        let format = if self.partial { STORE_FORMAT_PARTIAL } else { STORE_FORMAT_WHOLE };
+        writer.raw(MAGIC).u32(format).u64(self.generation).raw(self.database.as_bytes());
         write_run(&mut writer, Some(self.manifest));
         let mut bytes = writer.0;
         bytes.resize(BODY_BYTES, 0);
@@ -70,11 +75,13 @@ impl Superblock {
         };
         let (format, generation, database, manifest) =
             parse().map_err(|_: crate::base::Malformed| BadSuperblock::Malformed)?;
-        if format != STORE_FORMAT {
-            return Err(BadSuperblock::Format(format));
-        }
-        let superblock =
-            Superblock { generation, database, manifest: manifest.ok_or(BadSuperblock::Malformed)? };
+        let partial = match format {
+            STORE_FORMAT_WHOLE => false,
+            STORE_FORMAT_PARTIAL => true,
+            other => return Err(BadSuperblock::Format(other)),
+        };
+        let manifest = manifest.ok_or(BadSuperblock::Malformed)?;
+        let superblock = Superblock { partial, generation, database, manifest };
         if superblock.encode() == bytes { Ok(superblock) } else { Err(BadSuperblock::Malformed) }
     }
 }

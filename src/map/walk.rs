@@ -79,6 +79,38 @@ impl Map<'_> {
     }
 }
 
+impl Map<'_> {
+    /// Shows where nodes lie that are not here, as far as those that are here lead to them: what lies below an absent
+    /// one is not known before it has come. Leaves are not opened.
+    pub fn each_absent(
+        &self,
+        root: Option<&Root>,
+        lacks: &dyn Fn(Place) -> bool,
+        absent: &mut dyn FnMut(Place),
+    ) -> Result<(), MapError> {
+        root.map_or(Ok(()), |root| self.each_absent_below(root, Bounds::NONE, lacks, absent))
+    }
+
+    fn each_absent_below(
+        &self,
+        at: &Root,
+        bounds: Bounds<'_>,
+        lacks: &dyn Fn(Place) -> bool,
+        absent: &mut dyn FnMut(Place),
+    ) -> Result<(), MapError> {
+        if lacks(at.place) {
+            absent(at.place);
+            return Ok(());
+        }
+        if at.level == 0 {
+            return Ok(());
+        }
+        let node = self.open(at, bounds, Trust::Cache)?;
+        node.children(bounds.after)
+            .try_for_each(|(index, bounds)| self.each_absent_below(&node.child(index), bounds, lacks, absent))
+    }
+}
+
 struct Walk<'w, E> {
     map: &'w Map<'w>,
     visit: &'w mut dyn FnMut(Visit<'_>) -> Result<Descend, E>,

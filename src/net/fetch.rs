@@ -6,7 +6,7 @@
 
 use super::NetError;
 use super::storage::{Content, Progress, Served};
-use super::swarm::{Inner, PeerCounts, Swarm, Torrent};
+use super::swarm::{Inner, PeerCounts, Swarm, Torrent, Wanting};
 use crate::base::InfoHash;
 use crate::image::Incoming;
 use crate::torrent::Metainfo;
@@ -115,7 +115,7 @@ impl Fetch {
             let progress = served.progress();
             let torrent = self
                 .inner
-                .add(self.infohash, metainfo, served, &incoming.have(), self.sources.list())
+                .add(self.infohash, metainfo, served, &incoming.have(), Wanting::All(self.sources.list()))
                 .await?;
             self.life = Some(torrent.life);
             self.patience.new_life();

@@ -55,7 +55,7 @@ pub(super) struct Served {
 impl Served {
     pub(super) fn new(metainfo: &Metainfo, content: Content) -> Arc<Served> {
         let complete = match &content {
-            Content::Image(..) => true,
+            Content::Image(store, image) => store.is_whole(image),
             Content::Incoming(incoming) => incoming.complete(),
         };
         Arc::new(Served {

@@ -108,8 +108,9 @@ impl Swarm {
         self.0.listen.port()
     }
 
-    /// Serves a whole version; returns when peers that connect will be served. A torrent that has just been fetched
-    /// goes on without interruption and takes its bytes from the image.
+    /// Serves what is here of a version, and fetches nothing; returns when peers that connect will be served. A torrent
+    /// that has just been fetched goes on without interruption and takes its bytes from the image. Of a version that is
+    /// here in part only the pieces are offered that are here now.
     pub async fn seed(&self, metainfo: &Metainfo, store: &Arc<Store>, image: &Image) -> Result<(), NetError> {
         let content = Content::Image(store.clone(), image.clone());
         let infohash = metainfo.infohash();
@@ -120,9 +121,9 @@ impl Swarm {
             }
             self.0.end(infohash, Some(torrent.life)).await;
         }
-        let have = vec![true; metainfo.hashes.hashes.len()];
-        let torrent =
-            self.0.add(infohash, metainfo, Served::new(metainfo, content), &have, Vec::new()).await?;
+        let have = store.have(image, metainfo.hashes.length);
+        let served = Served::new(metainfo, content);
+        let torrent = self.0.add(infohash, metainfo, served, &have, Wanting::Nothing).await?;
         torrent.until_live().await
     }
 
@@ -201,6 +202,14 @@ impl Swarm {
     }
 }
 
+/// What a torrent is added for.
+pub(super) enum Wanting {
+    /// All that is missing, from these peers.
+    All(Vec<SocketAddr>),
+    /// Nothing: what is there is served. No file is selected, so that the session asks for no piece.
+    Nothing,
+}
+
 /// Peers of one torrent by what they are at.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct PeerCounts {
@@ -276,15 +285,20 @@ impl Inner {
         metainfo: &Metainfo,
         served: Arc<Served>,
         have: &[bool],
-        peers: Vec<SocketAddr>,
+        wanting: Wanting,
     ) -> Result<Torrent, NetError> {
         let _changing = self.changing.lock().await;
         let path = self.folder.join(format!("{infohash}.bitv"));
         std::fs::write(&path, bitfield(have)).map_err(|source| NetError::Folder { path, source })?;
         let life = self.next_life.fetch_add(1, Ordering::Relaxed);
+        let (peers, files) = match wanting {
+            Wanting::All(peers) => (peers, None),
+            Wanting::Nothing => (Vec::new(), Some(Vec::new())),
+        };
         let options = AddTorrentOptions {
             overwrite: true,
             initial_peers: Some(peers),
+            only_files: files,
             peer_limit: Some(self.peers_max),
             preferred_id: Some(life),
             storage_factory: Some(served.factory()),

@@ -70,7 +70,7 @@ impl Fetch for ImageSource {
 /// Why an object cannot be read, in the map's words.
 pub(super) fn fetch_error(place: Place, error: StoreError) -> FetchError {
     match error {
-        StoreError::Absent(_) => FetchError::Absent(place),
+        StoreError::Absent(_) | StoreError::NotHere { .. } => FetchError::Absent(place),
         StoreError::OutOfRange { .. } => FetchError::OutOfRange(place),
         other => FetchError::Io(std::io::Error::other(other)),
     }

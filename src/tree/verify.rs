@@ -1,6 +1,7 @@
 //! Opening what a new version changed, before it is adopted.
 
-use super::structure::{Stopped, check_structure};
+pub use super::structure::Stopped;
+use super::structure::check_structure;
 use super::version::Version;
 use crate::base::{BlockNumber, Place, RegionIndex};
 use crate::map::{Changed, MapError, Which};

@@ -122,6 +122,7 @@ fn the_log_reads_well() {
     b.awaits("from-a", b"one");
     b.write("from-b", b"two");
     a.awaits("from-b", b"two");
+    wait_until("they are neighbours", || a.log().contains("is connected, 1 in all"));
     world.stop_dht();
     wait_until("the loss of the DHT is logged", || a.log().contains("no DHT node answers"));
     // It goes on being asked.

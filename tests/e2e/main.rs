@@ -5,6 +5,7 @@
 
 mod bulk;
 mod crash;
+mod demand;
 mod far;
 mod fleet;
 mod harness;

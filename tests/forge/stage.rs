@@ -23,7 +23,7 @@ pub struct Stage {
     pub thief: Thief,
     pub a: Device,
     pub b: Device,
-    mirror: Device,
+    pub mirror: Device,
     /// What is protected.
     docs: BTreeMap<String, Vec<u8>>,
     /// A link from before the policy.

@@ -10,6 +10,7 @@ use kilofs::daemon::config::Options;
 use kilofs::daemon::core::{Core, now_seconds};
 use kilofs::daemon::home::{Home, Name};
 use kilofs::image::Image;
+use kilofs::net::gossip::{Event, Gossip, GossipOptions};
 use kilofs::net::{Dht, DhtOptions, Swarm, SwarmOptions};
 use kilofs::record::{Policy, Record, SignedItem, VersionRef};
 use kilofs::torrent::{Limits, Metainfo};
@@ -17,6 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 const SECONDS_A_DAY: u32 = 86_400;
 const STALL: Duration = Duration::from_secs(5);
@@ -73,6 +75,31 @@ impl Thief {
         for rendezvous in self.rendezvous() {
             self.runtime.block_on(self.dht.announce(rendezvous, port)).unwrap();
         }
+    }
+
+    /// Takes part among neighbours.
+    pub fn gossip(&self) -> (Gossip, mpsc::Receiver<Event>) {
+        let options = GossipOptions {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            torrent_port: self.swarm.port(),
+            secret: self.core.keys.record.gossip_secret(),
+            limit_up: None,
+            limit_down: None,
+        };
+        let day = now_seconds() / SECONDS_A_DAY;
+        self.runtime.block_on(async {
+            let (gossip, events) = Gossip::start(options).await.unwrap();
+            for day in [day - 1, day, day + 1] {
+                let rendezvous = self.core.keys.record.rendezvous(day, Purpose::Gossip);
+                gossip.candidates(self.dht.peers(rendezvous, Duration::from_secs(2)).await, true);
+            }
+            (gossip, events)
+        })
+    }
+
+    /// Runs what is asynchronous.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
     }
 
     fn rendezvous(&self) -> impl Iterator<Item = InfoHash> {

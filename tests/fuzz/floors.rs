@@ -14,7 +14,7 @@ pub mod message;
 pub mod net {
     /// See `kilofs::net::gossip`.
     pub mod gossip {
-        pub use crate::message::{Delta, Message, News};
+        pub use crate::message::{Delta, Message, News, Pieces, Run};
     }
 }
 #[path = "../../src/record/mod.rs"]

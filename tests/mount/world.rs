@@ -1,6 +1,6 @@
 //! A tree in memory with a mount in front of it, and a second device that changes it from behind.
 
-use kilofs::base::{BlockNumber, DatabaseId, Inode};
+use kilofs::base::{BlockNumber, DatabaseId, Inode, Place};
 use kilofs::crypt::{Scope, SealKeys, Secret};
 use kilofs::fuse::{Host, MountOptions, Mounted, Provenance, RefusedEntry, VersionEntry, mount};
 use kilofs::image::{Image, MemoryDisk, Store};
@@ -42,6 +42,10 @@ impl Host for TestHost {
 
     fn mutated(&self) {
         self.mutations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn fault(&self, _: Place, _: Instant, then: Box<dyn FnOnce(bool) + Send>) {
+        then(false);
     }
 
     fn status(&self) -> String {

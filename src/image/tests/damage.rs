@@ -48,7 +48,7 @@ fn runs(disk: &MemoryDisk, location: usize) -> Vec<Range<u64>> {
         bytes
     };
     let mut all = vec![superblock(disk, location).manifest];
-    let manifest = Manifest::decode(&bytes(all[0])).unwrap();
+    let manifest = Manifest::decode(&bytes(all[0]), false).unwrap();
     all.extend(manifest.state);
     for kept in manifest.kept {
         let index = kept.index.unwrap();

@@ -8,6 +8,7 @@ mod full;
 mod garbage;
 mod incoming;
 mod log;
+mod partial;
 mod pieces;
 mod sharing;
 

@@ -21,6 +21,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Longer than this nobody is made to wait for one message.
 const WAIT_MAX: Duration = Duration::from_secs(20);
+/// Messages that are longer are held back by their bytes alone.
+const SHORT_BYTES_MAX: usize = 8 << 10;
 /// A neighbour may send so many messages at once, and so many a second.
 const BURST_MESSAGES: f64 = 1_000.0;
 const MESSAGES_A_SECOND: f64 = 200.0;
@@ -153,7 +155,10 @@ impl Allowance {
         let passed = self.at.elapsed().as_secs_f64();
         self.at = Instant::now();
         self.bytes = (self.bytes + passed * self.bytes_a_second).min(self.burst_bytes) - bytes as f64;
-        self.messages = (self.messages + passed * MESSAGES_A_SECOND).min(BURST_MESSAGES) - 1.0;
+        self.messages = (self.messages + passed * MESSAGES_A_SECOND).min(BURST_MESSAGES);
+        if bytes <= SHORT_BYTES_MAX {
+            self.messages -= 1.0;
+        }
         let wait = (-self.bytes / self.bytes_a_second).max(-self.messages / MESSAGES_A_SECOND);
         Duration::from_secs_f64(wait.clamp(0.0, WAIT_MAX.as_secs_f64()))
     }

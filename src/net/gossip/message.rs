@@ -17,6 +17,14 @@ const ITEM_BYTES_MAX: usize = 1_200;
 pub const OWN_MAX: usize = 8;
 /// The kind of [`Message::Own`].
 const OWN: u8 = 32;
+/// Pieces that are asked for at a time, or named as lacking.
+pub const ASKED_MAX: usize = 256;
+/// Bytes of a piece that one message carries: what is said meanwhile waits behind no more.
+pub const RUN_BYTES_MAX: usize = 256 << 10;
+/// The kinds of [`Message::Ask`], [`Message::Piece`] and [`Message::Lack`].
+const ASK: u8 = 33;
+const PIECE: u8 = 34;
+const LACK: u8 = 35;
 /// The longest message.
 pub const MESSAGE_BYTES_MAX: usize = NEWS_BYTES_MAX + PIECES_MAX * 24 + SPANS_MAX * 12 + 4_096;
 
@@ -44,6 +52,34 @@ pub enum Message {
     Ping,
     /// Where else the sender can be reached.
     Own(Vec<SocketAddr>),
+    /// The sender wants pieces of a version.
+    Ask(Pieces),
+    /// A part of a piece that was asked for; the runs of a piece come in order.
+    Piece(Run),
+    /// The sender does not have pieces that it was asked for, or not now.
+    Lack(Pieces),
+}
+
+/// Pieces of a version by their numbers: ascending, at least one, at most [`ASKED_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// The version's torrent.
+    pub infohash: InfoHash,
+    /// Which of its pieces.
+    pub pieces: Vec<PieceIndex>,
+}
+
+/// A run of one piece's bytes: at least one, at most [`RUN_BYTES_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The version's torrent.
+    pub infohash: InfoHash,
+    /// Which of its pieces.
+    pub piece: PieceIndex,
+    /// Where in the piece the run begins, in bytes.
+    pub offset: u32,
+    /// What stands there.
+    pub bytes: Vec<u8>,
 }
 
 /// Who is at the other end.
@@ -123,6 +159,11 @@ impl Message {
                 writer.u8(OWN);
                 put_addresses(&mut writer, addresses);
             }
+            Message::Ask(asked) => asked.encode(writer.u8(ASK)),
+            Message::Piece(run) => {
+                writer.u8(PIECE).raw(&run.infohash.0).u32(run.piece.0).u32(run.offset).bytes(&run.bytes);
+            }
+            Message::Lack(lacking) => lacking.encode(writer.u8(LACK)),
         }
         writer.0
     }
@@ -156,10 +197,40 @@ impl Message {
             5 => Message::Kept(reader.u64()? as i64),
             6 => Message::Ping,
             OWN => Message::Own(get_addresses(&mut reader, OWN_MAX)?),
+            ASK => Message::Ask(Pieces::decode(&mut reader)?),
+            PIECE => Message::Piece(Run::decode(&mut reader)?),
+            LACK => Message::Lack(Pieces::decode(&mut reader)?),
             _ => return Ok(None),
         };
         reader.end()?;
         Ok(Some(message))
+    }
+}
+
+impl Pieces {
+    fn encode(&self, writer: &mut Writer) {
+        writer.raw(&self.infohash.0).varint(self.pieces.len() as u64);
+        self.pieces.iter().for_each(|piece| _ = writer.u32(piece.0));
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Pieces, Malformed> {
+        let infohash = InfoHash(reader.array()?);
+        let count = reader.bounded(ASKED_MAX)?;
+        let pieces = (0..count).map(|_| Ok(PieceIndex(reader.u32()?))).collect::<Result<Vec<_>, _>>()?;
+        let ascending = !pieces.is_empty() && pieces.is_sorted_by(|one, next| one < next);
+        if ascending { Ok(Pieces { infohash, pieces }) } else { Err(Malformed) }
+    }
+}
+
+impl Run {
+    fn decode(reader: &mut Reader<'_>) -> Result<Run, Malformed> {
+        let (infohash, piece) = (InfoHash(reader.array()?), PieceIndex(reader.u32()?));
+        let (offset, bytes) = (reader.u32()?, reader.bytes(RUN_BYTES_MAX)?.to_vec());
+        let fits = u64::from(offset) + bytes.len() as u64 <= PieceLength::MAX.bytes();
+        if bytes.is_empty() || !fits {
+            return Err(Malformed);
+        }
+        Ok(Run { infohash, piece, offset, bytes })
     }
 }
 
@@ -256,7 +327,19 @@ mod tests {
             Message::Kept(-1),
             Message::Ping,
             Message::Own(vec!["192.0.2.7:5".parse().unwrap(), "[fd00::2]:6".parse().unwrap()]),
+            Message::Ask(pieces(&[3, 9, 300])),
+            Message::Piece(run(16_384, vec![5; 20])),
+            Message::Lack(pieces(&[0])),
         ]
+    }
+
+    fn pieces(numbers: &[u32]) -> Pieces {
+        let pieces = numbers.iter().copied().map(PieceIndex).collect();
+        Pieces { infohash: InfoHash([1; 20]), pieces }
+    }
+
+    fn run(offset: u32, bytes: Vec<u8>) -> Run {
+        Run { infohash: InfoHash([1; 20]), piece: PieceIndex(7), offset, bytes }
     }
 
     #[test]
@@ -292,5 +375,24 @@ mod tests {
         assert_eq!(with(&|delta| delta.spans[1].0 = 196_900), Err(Malformed), "they overlap");
         assert_eq!(with(&|delta| delta.spans[1].0 = u64::MAX - 1), Err(Malformed));
         assert_eq!(with(&|delta| delta.image_bytes = 600_004), Err(Malformed));
+    }
+
+    #[test]
+    fn pieces_out_of_order_and_runs_beyond_a_piece_are_refused() {
+        let read = |message: Message| Message::decode(&message.encode());
+        let most: Vec<u32> = (0..ASKED_MAX as u32).collect();
+        assert!(read(Message::Ask(pieces(&most))).is_ok());
+        let more: Vec<u32> = (0..=ASKED_MAX as u32).collect();
+        for wrong in [&more[..], &[], &[4, 4], &[4, 3]] {
+            assert_eq!(read(Message::Ask(pieces(wrong))), Err(Malformed), "{wrong:?}");
+            assert_eq!(read(Message::Lack(pieces(wrong))), Err(Malformed), "{wrong:?}");
+        }
+        let longest = PieceLength::MAX.bytes() as u32;
+        assert!(read(Message::Piece(run(longest - 20, vec![1; 20]))).is_ok());
+        assert!(read(Message::Piece(run(0, vec![1; RUN_BYTES_MAX]))).is_ok());
+        let wrong = [(0, 0), (longest - 19, 20), (u32::MAX, 2), (0, RUN_BYTES_MAX + 1)];
+        for (offset, bytes) in wrong {
+            assert_eq!(read(Message::Piece(run(offset, vec![1; bytes]))), Err(Malformed), "{offset} {bytes}");
+        }
     }
 }

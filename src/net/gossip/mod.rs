@@ -10,5 +10,5 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Delta, Message, NEWS_BYTES_MAX, News, PIECES_MAX};
+pub use message::{ASKED_MAX, Delta, Message, NEWS_BYTES_MAX, News, PIECES_MAX, Pieces, RUN_BYTES_MAX, Run};
 pub use neighbours::{Event, Gossip, GossipOptions, Neighbour, NeighbourId};

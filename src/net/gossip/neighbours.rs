@@ -4,14 +4,14 @@ use super::candidates::{Candidates, at_port};
 use super::link::{self, Allowance, Incoming, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
 use super::own::{canonical, is_of_use, is_own, own_addresses};
-use super::queue::Queue;
+use super::queue::{Queue, Waiting};
 use crate::crypt::Secret;
 use crate::net::NetError;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -175,9 +175,11 @@ impl Gossip {
 
     /// Says something to one neighbour.
     pub fn say(&self, to: NeighbourId, message: &Message) -> bool {
-        let state = self.0.inner.state.lock();
-        let neighbour = state.neighbours.get(&to);
-        neighbour.is_some_and(|neighbour| neighbour.queue.offer(Arc::new(message.encode())))
+        self.queue_of(to).is_some_and(|queue| queue.offer(Arc::new(message.encode())))
+    }
+
+    pub(super) fn queue_of(&self, to: NeighbourId) -> Option<Queue> {
+        self.0.inner.state.lock().neighbours.get(&to).map(|neighbour| neighbour.queue.clone())
     }
 
     /// Ends the connection to a neighbour that lies.
@@ -422,7 +424,7 @@ impl Inner {
     async fn speak(
         &self,
         mut messages: mpsc::Receiver<Arc<Vec<u8>>>,
-        waiting: &AtomicUsize,
+        waiting: &Waiting,
         mut outgoing: Outgoing,
     ) -> io::Result<()> {
         let mut ping = interval(PING_PERIOD);
@@ -431,7 +433,7 @@ impl Inner {
             let written = tokio::select! {
                 message = messages.recv() => match message {
                     Some(message) => {
-                        waiting.fetch_sub(message.len(), Ordering::Relaxed);
+                        waiting.took(message.len());
                         outgoing.write(&message).await?
                     }
                     None => return Ok(()),

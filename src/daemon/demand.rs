@@ -1,0 +1,342 @@
+//! Bytes on demand: a version is shown as soon as its structure is here, and the content of files is fetched from
+//! neighbours when somebody reads it. What one read waits for goes before what it will probably want next.
+
+use super::absent::absent_place;
+use super::drive::{Driver, Net, error_chain};
+use super::error::EngineError;
+use super::versions::Version as KeptVersion;
+use crate::base::{InfoHash, PieceHashes, PieceIndex, Place};
+use crate::image::{Image, Incoming, StoreError};
+use crate::record::VersionRef;
+use crate::torrent::Metainfo;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A version of which more is missing is shown before its files are here, if neighbours can be asked.
+const WHOLE_BYTES_MAX: u64 = 128 << 20;
+/// A device that fetches on demand fetches changes up to this size at once.
+const SMALL_BYTES_MAX: u64 = 4 << 20;
+/// One question to neighbours gets so long.
+const ASK_DEADLINE: Duration = Duration::from_secs(8);
+/// Before a question is put again, somebody may have come.
+const AGAIN_PAUSE: Duration = Duration::from_millis(100);
+/// Others are asking for the same bytes: how often to look whether they have come.
+const SHARED_PAUSE: Duration = Duration::from_millis(5);
+/// Bytes that are fetched ahead of a reader: doubled for one that reads on.
+const AHEAD_BYTES_MIN: u64 = 512 << 10;
+const AHEAD_BYTES_MAX: u64 = 8 << 20;
+/// Levels of maps and restarts that bringing a structure may take.
+const ROUNDS_MAX: usize = 64;
+/// Times that taking a version may be put off for bytes that it turns out to need.
+pub(super) const TAKES_MAX: usize = 4096;
+
+/// What is being fetched on demand.
+#[derive(Default)]
+pub(super) struct Demand {
+    /// Versions that lack bytes, as what comes in is added to them.
+    supplies: BTreeMap<InfoHash, Arc<Incoming>>,
+    in_flight: BTreeSet<(InfoHash, PieceIndex)>,
+    /// Where the last reader will go on, and how much was fetched ahead of it.
+    ahead: Vec<(u64, u64)>,
+    /// Whether the rest of the head is being fetched.
+    pub(super) completing: bool,
+}
+
+/// Readers that are followed at a time.
+const READERS_MAX: usize = 16;
+
+impl Demand {
+    /// How much to fetch beyond a place: more for who reads on where it left off.
+    fn ahead_of(&mut self, place: Place, end: u64) -> u64 {
+        let follows = |(next, _): &(u64, u64)| (*next..=*next + AHEAD_BYTES_MAX).contains(&place.offset);
+        let bytes = match self.ahead.iter().position(follows) {
+            Some(index) => (self.ahead.remove(index).1 * 2).min(AHEAD_BYTES_MAX),
+            None => AHEAD_BYTES_MIN,
+        };
+        self.ahead.insert(0, (end, bytes));
+        self.ahead.truncate(READERS_MAX);
+        bytes
+    }
+
+    /// Forgets what was known of which bytes are here.
+    pub(super) fn forget(&mut self) {
+        self.supplies.clear();
+    }
+}
+
+impl Driver {
+    /// Whether a version may be shown before all of it is here.
+    pub(super) fn may_begin(&self, incoming: &Incoming) -> bool {
+        if self.core.tree.is_none() {
+            return false;
+        }
+        let unknown = bytes_of(incoming, &incoming.unknown());
+        // What is known to be absent below it as well is no reason to wait.
+        self.core.settings.on_demand || unknown == 0 && !incoming.complete() || unknown > WHOLE_BYTES_MAX
+    }
+
+    /// Brings what a version needs to be shown, and makes an image of it. None where neighbours did not bring that: then
+    /// it has to be fetched whole.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        net: &Net,
+        version: &VersionRef,
+        metainfo: &Metainfo,
+        incoming: &Arc<Incoming>,
+    ) -> Result<Option<Image>, EngineError> {
+        let infohash = version.infohash;
+        let unknown = incoming.unknown();
+        if !unknown.is_empty() && bytes_of(incoming, &unknown) <= SMALL_BYTES_MAX {
+            self.bring(net, infohash, incoming, &unknown, ASK_DEADLINE).await;
+        }
+        let finishing = incoming.clone();
+        let image = blocking(move || Ok(finishing.finish_partial()?)).await?;
+        for _ in 0..ROUNDS_MAX {
+            let (core, reference, looked_at) = (self.core.clone(), *version, image.clone());
+            let absent = match blocking(move || core.absent_structure(&reference, &looked_at)).await {
+                Ok(absent) => absent,
+                Err(error) => match absent_place(&error) {
+                    Some(place) => vec![place],
+                    // It is refused when it is taken.
+                    None => break,
+                },
+            };
+            if absent.is_empty() {
+                self.remember_partial(infohash, metainfo).await;
+                self.facts.lock().demand.supplies.insert(infohash, incoming.clone());
+                return Ok(Some(image));
+            }
+            let pieces = together(absent.iter().flat_map(|place| incoming.missing_at(*place)), incoming);
+            let left = self.bring(net, infohash, incoming, &pieces, ASK_DEADLINE).await;
+            if left.len() == pieces.len() {
+                tracing::debug!(version = %infohash, pieces = left.len(), "no neighbour brings its structure");
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Brings the bytes at a place of whichever kept version lacks them, the newest first; whether none lacks them now.
+    pub(super) async fn fault(
+        self: &Arc<Self>,
+        place: Place,
+        deadline: Instant,
+    ) -> Result<bool, EngineError> {
+        while Instant::now() < deadline {
+            let Some((infohash, supply)) = self.supply_at(place).await? else { return Ok(true) };
+            let wanted = supply.missing_at(place);
+            if wanted.is_empty() {
+                return Ok(true);
+            }
+            let Some(net) = self.net() else { return Ok(false) };
+            let mine = self.begin_flight(infohash, &wanted);
+            if mine.is_empty() {
+                tokio::time::sleep(SHARED_PAUSE).await;
+                continue;
+            }
+            self.fetch_ahead(infohash, &supply, place, &wanted);
+            let patience = ASK_DEADLINE.min(deadline - Instant::now());
+            let left = self.bring(net, infohash, &supply, &mine, patience).await;
+            self.end_flight(infohash, &mine);
+            if left.len() == mine.len() {
+                tokio::time::sleep(AGAIN_PAUSE).await;
+            }
+        }
+        Ok(self.supply_at(place).await?.is_none())
+    }
+
+    /// [`Driver::fault`] for a request of the kernel; whether it can be done now.
+    pub(super) async fn fault_for(self: &Arc<Self>, place: Place, deadline: Instant) -> bool {
+        match self.fault(place, deadline).await {
+            Ok(true) => true,
+            Ok(false) => {
+                tracing::warn!(
+                    offset = place.offset,
+                    bytes = place.length,
+                    "a program gets an I/O error: it needs bytes that are not here, and no device that is connected brought them"
+                );
+                false
+            }
+            Err(error) => {
+                tracing::warn!(error = %error_chain(&error), "a program gets an I/O error: bytes that it needs cannot be fetched");
+                false
+            }
+        }
+    }
+
+    /// The newest kept version that lacks bytes at a place.
+    async fn supply_at(
+        self: &Arc<Self>,
+        place: Place,
+    ) -> Result<Option<(InfoHash, Arc<Incoming>)>, EngineError> {
+        let lacking = {
+            let inner = self.core.inner();
+            let head = inner.state.head.map(|head| head.infohash);
+            let mut kept: Vec<&KeptVersion> = inner.versions.iter().collect();
+            kept.sort_by_key(|version| Some(version.reference.infohash) != head);
+            kept.into_iter().find(|version| self.core.store.lacks(&version.image, place)).cloned()
+        };
+        if let Some(version) = lacking {
+            return Ok(Some((version.reference.infohash, self.supply(&version).await?)));
+        }
+        // One that is about to be taken is not kept yet.
+        let begun: Vec<_> = {
+            let demand = &self.facts.lock().demand;
+            demand.supplies.iter().map(|(infohash, supply)| (*infohash, supply.clone())).collect()
+        };
+        Ok(begun.into_iter().find(|(_, supply)| !supply.missing_at(place).is_empty()))
+    }
+
+    /// What a kept version's missing pieces are added to.
+    pub(super) async fn supply(
+        self: &Arc<Self>,
+        version: &KeptVersion,
+    ) -> Result<Arc<Incoming>, EngineError> {
+        let infohash = version.reference.infohash;
+        if let Some(known) = self.facts.lock().demand.supplies.get(&infohash) {
+            return Ok(known.clone());
+        }
+        let hashes = self.hashes_of_partial(infohash).await?;
+        let (core, image) = (self.core.clone(), version.image.clone());
+        let made =
+            blocking(move || Ok(Arc::new(core.store.incoming(hashes.clone(), &[(image, hashes)])?))).await?;
+        Ok(self.facts.lock().demand.supplies.entry(infohash).or_insert(made).clone())
+    }
+
+    /// The piece hashes of a version that cannot be hashed here: from the cache, or from a peer if the cache lost them.
+    async fn hashes_of_partial(self: &Arc<Self>, infohash: InfoHash) -> Result<PieceHashes, EngineError> {
+        if let Some(hashes) = self.core.cache.hashes(&infohash) {
+            return Ok(hashes);
+        }
+        let unreachable =
+            || EngineError::Network("no peer has the piece hashes of a version that is here in part".into());
+        let net = self.net().ok_or_else(unreachable)?;
+        let (found, _) = self.metainfo_nearby(net, infohash).await?;
+        let metainfo = found.map_err(|_| unreachable())?;
+        self.remember_partial(infohash, &metainfo).await;
+        Ok(metainfo.hashes)
+    }
+
+    /// The piece hashes of what is not here cannot be made anew: a crash should not lose them.
+    async fn remember_partial(&self, infohash: InfoHash, metainfo: &Metainfo) {
+        self.core.cache.remember(&infohash, metainfo);
+        let core = self.core.clone();
+        _ = tokio::task::spawn_blocking(move || core.cache.flush()).await;
+    }
+
+    /// Whatever stands on a version that is here in part needs that one's piece hashes.
+    pub(super) async fn know_hashes_of_head(self: &Arc<Self>) -> Result<(), EngineError> {
+        match self.lacking_head() {
+            Some(head) => self.hashes_of_partial(head.reference.infohash).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks neighbours for pieces and adds them; returns those that did not come.
+    pub(super) async fn bring(
+        &self,
+        net: &Net,
+        infohash: InfoHash,
+        incoming: &Arc<Incoming>,
+        pieces: &[PieceIndex],
+        patience: Duration,
+    ) -> Vec<PieceIndex> {
+        let accept = |piece: PieceIndex, bytes: Vec<u8>| match incoming.accept(piece, &bytes) {
+            Ok(_) => true,
+            Err(StoreError::WrongPiece(_)) => false,
+            Err(error) => {
+                tracing::warn!(%error, "what a neighbour sent could not be stored");
+                true
+            }
+        };
+        let asked = self.ask(net, infohash, incoming.hashes(), pieces, patience, &accept).await;
+        asked.into_iter().filter(|piece| !incoming.has(*piece)).collect()
+    }
+
+    fn fetch_ahead(
+        self: &Arc<Self>,
+        infohash: InfoHash,
+        supply: &Arc<Incoming>,
+        place: Place,
+        wanted: &[PieceIndex],
+    ) {
+        let hashes = supply.hashes();
+        let Some(last) = wanted.last() else { return };
+        let end = hashes.length.start_of(*last) + hashes.bytes_of(*last);
+        let bytes = self.facts.lock().demand.ahead_of(place, end);
+        let beyond = Place { offset: end, length: u32::try_from(bytes).unwrap_or(u32::MAX) };
+        let pieces = self.begin_flight(infohash, &supply.missing_at(beyond));
+        if pieces.is_empty() {
+            return;
+        }
+        let (driver, supply) = (self.clone(), supply.clone());
+        tokio::spawn(async move {
+            if let Some(net) = driver.net() {
+                driver.bring(net, infohash, &supply, &pieces, ASK_DEADLINE).await;
+            }
+            driver.end_flight(infohash, &pieces);
+        });
+    }
+
+    /// Of these pieces the ones that nobody is fetching; they are this caller's from now on.
+    fn begin_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) -> Vec<PieceIndex> {
+        let demand = &mut self.facts.lock().demand;
+        pieces.iter().copied().filter(|piece| demand.in_flight.insert((infohash, *piece))).collect()
+    }
+
+    fn end_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) {
+        let demand = &mut self.facts.lock().demand;
+        pieces.iter().for_each(|piece| _ = demand.in_flight.remove(&(infohash, *piece)));
+    }
+}
+
+/// Runs what reads and writes the store off the threads that serve the network.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| EngineError::Other(error.to_string()))?
+}
+
+fn bytes_of(incoming: &Incoming, pieces: &[PieceIndex]) -> u64 {
+    pieces.iter().map(|piece| incoming.hashes().bytes_of(*piece)).sum()
+}
+
+/// Pieces in order, each once, with those that lie between two near ones: nodes lie close together.
+fn together(pieces: impl Iterator<Item = PieceIndex>, incoming: &Incoming) -> Vec<PieceIndex> {
+    const GAP_MAX: u32 = 2;
+    let wanted: BTreeSet<PieceIndex> = pieces.collect();
+    let mut all: BTreeSet<PieceIndex> = BTreeSet::new();
+    let mut last: Option<PieceIndex> = None;
+    for piece in wanted {
+        let from = last.filter(|last| piece.0 - last.0 <= GAP_MAX + 1).map_or(piece.0, |last| last.0 + 1);
+        all.extend((from..=piece.0).map(PieceIndex).filter(|piece| !incoming.has(*piece)));
+        last = Some(piece);
+    }
+    all.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reads_on_gets_more_ahead() {
+        let mut demand = Demand::default();
+        let place = |offset| Place { offset, length: 1000 };
+        assert_eq!(demand.ahead_of(place(0), 1000), AHEAD_BYTES_MIN);
+        // Another reader elsewhere does not disturb the first one.
+        assert_eq!(demand.ahead_of(place(1 << 40), (1 << 40) + 1000), AHEAD_BYTES_MIN);
+        assert_eq!(demand.ahead_of(place(1000), 2000), 2 * AHEAD_BYTES_MIN);
+        assert_eq!(demand.ahead_of(place(2000 + AHEAD_BYTES_MIN), 3000), 4 * AHEAD_BYTES_MIN);
+        for _ in 0..10 {
+            demand.ahead_of(place(3000), 3000);
+        }
+        assert_eq!(demand.ahead_of(place(3000), 3000), AHEAD_BYTES_MAX);
+        for reader in 0..100u64 {
+            demand.ahead_of(place(reader << 30), reader << 30);
+        }
+        assert_eq!(demand.ahead.len(), READERS_MAX);
+    }
+}
