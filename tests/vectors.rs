@@ -13,6 +13,8 @@ mod hostile;
 mod independent;
 #[path = "vectors/make.rs"]
 mod make;
+#[path = "vectors/neighbours.rs"]
+mod neighbours;
 #[path = "vectors/observe.rs"]
 mod observe;
 
