@@ -17,6 +17,8 @@ mod make;
 mod neighbours;
 #[path = "vectors/observe.rs"]
 mod observe;
+#[path = "vectors/opened.rs"]
+mod opened;
 
 use format::Vector;
 use std::collections::BTreeMap;

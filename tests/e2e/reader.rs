@@ -286,7 +286,7 @@ fn a_second_reader_takes_and_refuses_what_the_vectors_say() {
     let said = read(&folder, &["vectors", "."]).expect("vectors");
     let count: BTreeMap<String, usize> = serde_json::from_str(&said).unwrap();
     let kinds: Vec<&str> = count.keys().map(String::as_str).collect();
-    assert_eq!(kinds, ["charter", "commit", "entry", "item", "lifeline", "link", "record", "seal"]);
+    assert_eq!(kinds, ["charter", "commit", "entry", "item", "lifeline", "link", "open", "record", "seal"]);
     for (kind, count) in &count {
         assert_eq!(*count, fs::read_dir(folder.join(kind)).unwrap().count(), "{kind}");
     }

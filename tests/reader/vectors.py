@@ -98,7 +98,21 @@ def seal(inputs, out):
         need((content.data, places.data) == (raw(inputs, "plain"), raw(inputs, "placements")), "the object")
 
 
+def opened(inputs, out):
+    sealed = raw(inputs, "sealed")
+    image = SimpleNamespace(read=lambda place, what: sealed)
+    keys = Block(image, link_of(inputs), int(inputs["block"]), raw(inputs, "birth"), int(inputs["epoch"]))
+    place, expected, level = Place(0, len(sealed)), raw(inputs, "id"), int(inputs["level"])
+    if inputs["kind"] == "chunk":
+        found = keys.chunk(place, expected, int(inputs["data id"]), int(inputs["index"]), "the chunk"), b""
+    else:
+        kind = {"node": NODE, "commit": COMMIT, "charter": CHARTER}[inputs["kind"]]
+        found = tuple(part.data for part in keys.open(kind, place, expected, "the object", level))
+    need(found == (raw(out, "plain"), raw(out, "placements")), "another content")
+
+
 KINDS = {each.__name__: each for each in (link, record, lifeline, item, charter, commit, entry, seal)}
+KINDS["open"] = opened
 
 
 def check(folder):

@@ -124,9 +124,14 @@ impl Block {
         (id, self.behind_nonce(&nonce, kind, plain))
     }
 
-    fn behind_nonce(&self, nonce: &[u8; 32], kind: u8, plain: &[u8]) -> Vec<u8> {
-        let nonce = nonce.first_chunk::<24>().unwrap();
+    /// A sealed plaintext under a nonce that is not its own.
+    pub fn under(&self, nonce: &[u8; 24], kind: u8, plain: &[u8]) -> Vec<u8> {
         [&nonce[..], &encrypt(&self.encryption, nonce, &self.associated(kind), plain)].concat()
+    }
+
+    /// The same under its own.
+    fn behind_nonce(&self, nonce: &[u8; 32], kind: u8, plain: &[u8]) -> Vec<u8> {
+        self.under(nonce.first_chunk().unwrap(), kind, plain)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the program makes of a vector's inputs, as lines.
 
 use crate::format::{Builder, Lines, array, bytes, find, get, number};
-use crate::{independent, neighbours};
+use crate::{independent, neighbours, opened};
 use data_encoding::HEXLOWER;
 use kilofs::base::{Birth, BlockNumber, DatabaseId, Id, Locator, PublicKey, Signature};
 use kilofs::crypt::seal::{BlobKind, SealKeys};
@@ -14,9 +14,9 @@ use std::fmt::Debug;
 use zeroize::Zeroizing;
 
 /// The folders.
-pub const KINDS: [&str; 15] = [
+pub const KINDS: [&str; 16] = [
     "channel", "charter", "commit", "content", "derive", "entry", "item", "keyring", "lifeline", "link",
-    "message", "own", "policy", "record", "seal",
+    "message", "open", "own", "policy", "record", "seal",
 ];
 
 pub fn observe(kind: &str, inputs: &Lines) -> Lines {
@@ -32,6 +32,7 @@ pub fn observe(kind: &str, inputs: &Lines) -> Lines {
         "lifeline" => neighbours::lifeline(inputs),
         "link" => capability(inputs),
         "message" => neighbours::message(inputs),
+        "open" => opened::observe(inputs),
         "own" => neighbours::sealed_own(inputs),
         "policy" => policy(inputs),
         "record" => record(inputs),
