@@ -1,7 +1,7 @@
 //! What the program makes of a vector's inputs, as lines.
 
 use crate::format::{Builder, Lines, array, bytes, find, get, number};
-use crate::independent;
+use crate::{independent, neighbours, opened};
 use data_encoding::HEXLOWER;
 use kilofs::base::{Birth, BlockNumber, DatabaseId, Id, Locator, PublicKey, Signature};
 use kilofs::crypt::seal::{BlobKind, SealKeys};
@@ -14,12 +14,14 @@ use std::fmt::Debug;
 use zeroize::Zeroizing;
 
 /// The folders.
-pub const KINDS: [&str; 11] = [
-    "charter", "commit", "content", "derive", "entry", "item", "keyring", "link", "policy", "record", "seal",
+pub const KINDS: [&str; 16] = [
+    "channel", "charter", "commit", "content", "derive", "entry", "item", "keyring", "lifeline", "link",
+    "message", "open", "own", "policy", "record", "seal",
 ];
 
 pub fn observe(kind: &str, inputs: &Lines) -> Lines {
     let builder = match kind {
+        "channel" => neighbours::channel(inputs),
         "charter" => charter(inputs),
         "commit" => commit(inputs),
         "content" => content(inputs),
@@ -27,7 +29,11 @@ pub fn observe(kind: &str, inputs: &Lines) -> Lines {
         "entry" => entry(inputs),
         "item" => item(inputs),
         "keyring" => ring(inputs),
+        "lifeline" => neighbours::lifeline(inputs),
         "link" => capability(inputs),
+        "message" => neighbours::message(inputs),
+        "open" => opened::observe(inputs),
+        "own" => neighbours::sealed_own(inputs),
         "policy" => policy(inputs),
         "record" => record(inputs),
         "seal" => seal(inputs),
