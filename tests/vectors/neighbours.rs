@@ -8,11 +8,11 @@ use kilofs::base::{InfoHash, PieceIndex, PieceLength, PublicKey, Signature};
 use kilofs::crypt::channel::{Dialer, Greeting, answer_with};
 use kilofs::crypt::log_key::LogKey;
 use kilofs::crypt::{AdminKey, DatabaseKey, LocalKind, RecordKey, Secret, database_id};
-use kilofs::net::gossip::{Delta, Message, News};
+use kilofs::net::gossip::{Delta, Message, News, Pieces, Run};
 use kilofs::record::{Mode, Policy, SignedItem, open_lifeline};
 
 pub fn all() -> Vec<Made> {
-    [lifelines(), channels(), messages(), own()].into_iter().flatten().collect()
+    [lifelines(), channels(), messages(), asks(), own()].into_iter().flatten().collect()
 }
 
 fn lifelines() -> Vec<Made> {
@@ -128,6 +128,34 @@ fn messages() -> Vec<Made> {
     ]
 }
 
+fn asks() -> Vec<Made> {
+    let inputs = |message: &Message| Builder::default().hex("bytes", &message.encode());
+    let pieces = |numbers: &[u32]| {
+        Pieces { infohash: InfoHash([1; 20]), pieces: numbers.iter().copied().map(PieceIndex).collect() }
+    };
+    let ask = |numbers: &[u32]| inputs(&Message::Ask(pieces(numbers)));
+    let run = |offset, bytes: &[u8]| {
+        inputs(&Message::Piece(Run {
+            infohash: InfoHash([1; 20]),
+            piece: PieceIndex(9),
+            offset,
+            bytes: bytes.to_vec(),
+        }))
+    };
+    let most: Vec<u32> = (0..257).collect();
+    vec![
+        good("message", "ask", "pieces that are wanted", ask(&[3, 9, 300])),
+        good("message", "run", "a part of a piece", run(70_000, &[6; 30])),
+        good("message", "lack", "pieces that are not here", inputs(&Message::Lack(pieces(&[9])))),
+        bad("message", "ask-nothing", "no piece", ask(&[])),
+        bad("message", "ask-unsorted", "pieces that do not ascend", ask(&[9, 3])),
+        bad("message", "ask-twice", "one piece twice", ask(&[9, 9])),
+        bad("message", "ask-many", "257 pieces", ask(&most)),
+        bad("message", "run-empty", "a run of nothing", run(0, b"")),
+        bad("message", "run-beyond", "a run beyond the longest piece", run(u32::MAX, &[6; 30])),
+    ]
+}
+
 fn own() -> Vec<Made> {
     let inputs = |name: &str, sealed: &[u8]| {
         Builder::default().hex("read secret", &READ_SECRET).text("use", name).hex("sealed", sealed)
@@ -219,7 +247,19 @@ pub fn message(inputs: &Lines) -> Builder {
         Message::Kept(seq) => accepted().text("kind", "kept").text("seq", seq),
         Message::Ping => accepted().text("kind", "ping"),
         Message::Own(found) => accepted().text("kind", "own").text("addresses", list(&found)),
+        Message::Ask(asked) => describe_pieces("ask", &asked),
+        Message::Piece(run) => accepted()
+            .text("kind", "run")
+            .text("infohash", run.infohash)
+            .text("piece", run.piece.0)
+            .hex(&format!("run at {}", run.offset), &run.bytes),
+        Message::Lack(lacking) => describe_pieces("lack", &lacking),
     }
+}
+
+fn describe_pieces(kind: &str, pieces: &Pieces) -> Builder {
+    let out = accepted().text("kind", kind).text("infohash", pieces.infohash);
+    pieces.pieces.iter().fold(out, |out, piece| out.text("piece", piece.0))
 }
 
 fn describe_delta(out: Builder, delta: &Delta) -> Builder {
