@@ -119,10 +119,11 @@ impl Machine {
     }
 
     /// Another version was taken that does not stand first, begun before the record in force was heard. Who only reads
-    /// merges nothing: what does stand first is looked at again, or it would not be shown any more.
+    /// merges nothing: what does stand first is looked at again, or it would not be shown any more. A mirror shows nothing.
     pub(super) fn reconsider_first(&mut self) {
         if let (Some(first), 1) = (self.first_accepted(), self.accepted.len())
             && !self.role.publishes
+            && !self.role.keeps_all
             && self.is_here(&first)
         {
             self.known.remove(&first);

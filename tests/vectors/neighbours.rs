@@ -130,8 +130,9 @@ fn messages() -> Vec<Made> {
 
 fn asks() -> Vec<Made> {
     let inputs = |message: &Message| Builder::default().hex("bytes", &message.encode());
-    let pieces = |numbers: &[u32]| {
-        Pieces { infohash: InfoHash([1; 20]), pieces: numbers.iter().copied().map(PieceIndex).collect() }
+    let pieces = |numbers: &[u32]| Pieces {
+        infohash: InfoHash([1; 20]),
+        pieces: numbers.iter().copied().map(PieceIndex).collect(),
     };
     let ask = |numbers: &[u32]| inputs(&Message::Ask(pieces(numbers)));
     let run = |offset, bytes: &[u8]| {
