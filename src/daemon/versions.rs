@@ -85,8 +85,8 @@ impl Versions {
         self.0.retain(|version| keep.contains(&version.reference.infohash));
     }
 
-    /// The newest version that all of `ours` and `theirs` are or stand on: the base of their merge.
-    pub fn base(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Option<&Version> {
+    /// The newest versions that all of `ours` and `theirs` are or stand on: the base of their merge, and what crossed it.
+    pub fn bases(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Vec<&Version> {
         let below = |version: &&Version| {
             let Some(commit) = &version.commit else { return false };
             let under = |id: Id, above: &Commit| id == version.id() || above.covers(commit);
@@ -94,17 +94,22 @@ impl Versions {
         };
         let found: Vec<_> = self.iter().filter(below).collect();
         let commits = found.iter().filter_map(|version| Some((version.id(), version.commit.as_deref()?)));
-        newest(&commits.collect::<Vec<_>>()).map(|at| found[at])
+        newest(&commits.collect::<Vec<_>>()).into_iter().map(|at| found[at]).collect()
     }
 }
 
-/// Which of some commits is the newest. Lamport counters only order those of which none stands on another: anybody can
+/// Which of some commits are the newest. Lamport counters only order those of which none stands on another: anybody can
 /// write any number into a commit.
-fn newest(commits: &[(Id, &Commit)]) -> Option<usize> {
+fn newest(commits: &[(Id, &Commit)]) -> Vec<usize> {
     let rank = |at: &usize| (commits[*at].1.lamport, commits[*at].0);
     let top = |at: &usize| !commits.iter().any(|(_, other)| other.covers(commits[*at].1));
-    let all = 0..commits.len();
-    all.clone().filter(top).max_by_key(rank).or_else(|| all.max_by_key(rank))
+    let mut tops: Vec<usize> = (0..commits.len()).filter(top).collect();
+    if tops.is_empty() {
+        // Of numbers given twice a circle can be made.
+        tops.extend((0..commits.len()).max_by_key(rank));
+    }
+    tops.sort_by_key(|at| std::cmp::Reverse(rank(at)));
+    tops
 }
 
 #[cfg(test)]
@@ -140,9 +145,13 @@ mod tests {
         let named = |commits: &[&Commit]| {
             newest(&commits.iter().zip(1..).map(|(commit, n)| (Id([n; 32]), *commit)).collect::<Vec<_>>())
         };
-        assert_eq!(named(&[&forged, &after, &last]), Some(2));
-        assert_eq!(named(&[&last, &after, &forged]), Some(0));
-        assert_eq!(named(&[&commit(1, 5, 7, &[]), &commit(2, 5, 7, &[])]), Some(1), "apart: the higher id");
-        assert_eq!(named(&[]), None);
+        assert_eq!(named(&[&forged, &after, &last]), [2]);
+        assert_eq!(named(&[&last, &after, &forged]), [0]);
+        assert_eq!(
+            named(&[&commit(1, 5, 7, &[]), &commit(2, 5, 7, &[])]),
+            [1, 0],
+            "apart: the higher id first"
+        );
+        assert_eq!(named(&[]), [0; 0]);
     }
 }
