@@ -130,18 +130,12 @@ impl Core {
             .filter(|(number, listed)| entry_of(inner.entries.get(number)) != entry_of(Some(listed)));
         let dirty = changed.map(|(number, _)| *number).collect();
         let covered = inner.heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
-        let found: Vec<KeptVersion> = if covered {
-            inner
-                .state
-                .head
-                .and_then(|head| inner.versions.get(&head.infohash))
-                .into_iter()
-                .cloned()
-                .collect()
-        } else {
-            let theirs = (arrived.reference.commit.id, &*arrived.commit);
-            inner.versions.bases(&inner.heads, theirs).into_iter().take(BASES_MAX).cloned().collect()
-        };
+        let theirs = (arrived.reference.commit.id, &*arrived.commit);
+        let mut found: Vec<_> =
+            inner.versions.bases(&inner.heads, theirs).into_iter().take(BASES_MAX).cloned().collect();
+        if covered && found.is_empty() {
+            found.extend(inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned());
+        }
         let bases = self.open_bases(&inner, &found)?;
         let (state, entries, heads) = (inner.state.clone(), inner.entries.clone(), inner.heads.clone());
         drop(inner);

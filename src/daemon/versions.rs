@@ -85,17 +85,28 @@ impl Versions {
         self.0.retain(|version| keep.contains(&version.reference.infohash));
     }
 
-    /// The newest versions that all of `ours` and `theirs` are or stand on: the base of their merge, and what crossed it.
+    /// What the merge of `ours`, all heads of one state, with `theirs` starts from: the newest versions that are in both
+    /// or that both stand on.
     pub fn bases(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Vec<&Version> {
-        let below = |version: &&Version| {
-            let Some(commit) = &version.commit else { return false };
-            let under = |id: Id, above: &Commit| id == version.id() || above.covers(commit);
-            under(theirs.0, theirs.1) && ours.iter().all(|(id, above)| under(*id, above))
-        };
-        let found: Vec<_> = self.iter().filter(below).collect();
-        let commits = found.iter().filter_map(|version| Some((version.id(), version.commit.as_deref()?)));
-        newest(&commits.collect::<Vec<_>>()).into_iter().map(|at| found[at]).collect()
+        let kept: Vec<_> =
+            self.iter().filter_map(|version| Some((version, version.commit.as_deref()?))).collect();
+        let commits: Vec<_> = kept.iter().map(|(version, commit)| (version.id(), *commit)).collect();
+        let ours: Vec<_> = ours.iter().map(|(id, commit)| (*id, &**commit)).collect();
+        shared(&commits, &ours, theirs).into_iter().map(|at| kept[at].0).collect()
     }
+}
+
+/// Which commits are the newest that two states share. A state that is not published yet has several heads and holds what
+/// any of them stands on.
+fn shared(commits: &[(Id, &Commit)], ours: &[(Id, &Commit)], theirs: (Id, &Commit)) -> Vec<usize> {
+    let holds = |head: &(Id, &Commit), at: usize| {
+        let (id, commit) = commits[at];
+        head.0 == id || head.1.covers(commit)
+    };
+    let mine = |at: usize| ours.is_empty() || ours.iter().any(|head| holds(head, at));
+    let both: Vec<usize> = (0..commits.len()).filter(|at| holds(&theirs, *at) && mine(*at)).collect();
+    let found: Vec<_> = both.iter().map(|at| commits[*at]).collect();
+    newest(&found).into_iter().map(|at| both[at]).collect()
 }
 
 /// Which of some commits are the newest. Lamport counters only order those of which none stands on another: anybody can
@@ -153,5 +164,20 @@ mod tests {
             "apart: the higher id first"
         );
         assert_eq!(named(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_state_with_two_heads_shares_what_either_stands_on() {
+        let ground = commit(1, 1, 1, &[]);
+        let own = commit(1, 2, 2, &[&ground]);
+        let taken = commit(2, 1, 2, &[&ground]);
+        let next = commit(2, 2, 3, &[&taken]);
+        let merged = commit(3, 1, 4, &[&own, &taken]);
+        let named = |n: u8, commit| (Id([n; 32]), commit);
+        let all = [named(1, &ground), named(2, &own), named(3, &taken)];
+        assert_eq!(shared(&all, &all[1..2], named(4, &next)), [0]);
+        assert_eq!(shared(&all, &all[1..], named(4, &next)), [2], "what was taken is in the state");
+        assert_eq!(shared(&all, &all[1..], named(5, &merged)), [2, 1], "both, the higher id first");
+        assert_eq!(shared(&all[..1], &all[1..], named(5, &merged)), [0], "they were let go");
     }
 }
