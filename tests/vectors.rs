@@ -13,8 +13,12 @@ mod hostile;
 mod independent;
 #[path = "vectors/make.rs"]
 mod make;
+#[path = "vectors/neighbours.rs"]
+mod neighbours;
 #[path = "vectors/observe.rs"]
 mod observe;
+#[path = "vectors/opened.rs"]
+mod opened;
 #[path = "vectors/secrets.rs"]
 mod secrets;
 

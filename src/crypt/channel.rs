@@ -37,7 +37,12 @@ pub struct Opener {
 impl Dialer {
     /// The first message, to be sent as it is.
     pub fn greet(shared: &Secret) -> (Dialer, Greeting) {
-        let (private, public) = fresh();
+        Dialer::greet_with(shared, &Secret::random())
+    }
+
+    /// The same with a key that the caller drew: vectors need known ones. No two channels may have one.
+    pub fn greet_with(shared: &Secret, private: &Secret) -> (Dialer, Greeting) {
+        let (private, public) = pair(private);
         (Dialer { private, public }, greeting(shared, b"dial", &public, &[]))
     }
 
@@ -51,14 +56,23 @@ impl Dialer {
 
 /// Answers a first message, if it comes from a holder of the secret.
 pub fn answer(shared: &Secret, first: &Greeting) -> Option<(Greeting, Sealer, Opener)> {
+    answer_with(shared, first, &Secret::random())
+}
+
+/// The same with a key that the caller drew, as in [`Dialer::greet_with`].
+pub fn answer_with(
+    shared: &Secret,
+    first: &Greeting,
+    private: &Secret,
+) -> Option<(Greeting, Sealer, Opener)> {
     let theirs = proven(shared, b"dial", first, &[])?;
-    let (private, public) = fresh();
+    let (private, public) = pair(private);
     let (dialed, answered) = session(shared, &private, &theirs, &theirs, &public)?;
     Some((greeting(shared, b"answer", &public, &theirs), Sealer::new(&answered), Opener::new(&dialed)))
 }
 
-fn fresh() -> (StaticSecret, [u8; 32]) {
-    let private = StaticSecret::from(*Secret::random().expose());
+fn pair(private: &Secret) -> (StaticSecret, [u8; 32]) {
+    let private = StaticSecret::from(*private.expose());
     let public = PublicKey::from(&private).to_bytes();
     (private, public)
 }

@@ -13,7 +13,7 @@ use crate::image::{Draft, Image, Stream};
 use crate::map::{Map, Root};
 use crate::record::Commit;
 use crate::sync::Fetched;
-use crate::tree::merge::{Side, apply_merged, merge_block};
+use crate::tree::merge::{Crossed, Side, apply_merged, merge_block};
 use crate::tree::version::Version;
 use crate::tree::{Changes, DraftSource, Head, ImageSource, Stale};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,8 @@ use std::time::Instant;
 
 /// Commits that a head may stand on before it is published.
 const HEADS_MAX: usize = 8;
+/// Commits that a merge starts from, of which none stands on another.
+const BASES_MAX: usize = 4;
 /// So many times a merge that is others' business is left to them.
 const POSTPONEMENTS_MAX: u32 = 3;
 
@@ -35,16 +37,22 @@ struct Ours {
     dirty: BTreeSet<BlockNumber>,
     /// The arrived version stands on all of [`Ours::heads`].
     covered: bool,
-    base: Option<KeptVersion>,
-    base_entries: BTreeMap<BlockNumber, Listed>,
+    /// The base of a merge, unless nobody has it; then, in pairs, what crossed it and what that one and the base stand on.
+    bases: Vec<Base>,
+}
+
+/// A version that a merge starts from.
+struct Base {
+    image: Image,
+    entries: BTreeMap<BlockNumber, Listed>,
 }
 
 impl Ours {
     /// Whether this device's side of a block has moved since the base.
     fn moved(&self, number: &BlockNumber) -> bool {
-        let entry =
-            |entries: &BTreeMap<BlockNumber, Listed>| entries.get(number).map(|listed| listed.entry.clone());
-        self.dirty.contains(number) || !self.covered && entry(&self.entries) != entry(&self.base_entries)
+        let entry = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
+        let base = self.bases.first().and_then(|base| base.entries.get(number));
+        self.dirty.contains(number) || !self.covered && entry(self.entries.get(number)) != entry(base)
     }
 }
 
@@ -126,20 +134,50 @@ impl Core {
             .iter()
             .filter(|(number, listed)| entry_of(inner.entries.get(number)) != entry_of(Some(listed)));
         let dirty = changed.map(|(number, _)| *number).collect();
-        let covered =
-            inner.heads.iter().all(|(id, commit)| arrived.commit.covers(commit.session, commit.counter, id));
-        let base = if covered {
-            inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned()
-        } else {
-            inner.versions.base(&inner.heads, (arrived.reference.commit.id, &arrived.commit)).cloned()
-        };
-        let base_entries = match base.as_ref().and_then(|version| Some((version, version.commit.as_ref()?))) {
-            Some((version, commit)) => self.open_catalogue(&version.image, commit)?.1,
-            None => BTreeMap::new(),
-        };
+        let covered = inner.heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
+        let theirs = (arrived.reference.commit.id, &*arrived.commit);
+        let mut found: Vec<_> =
+            inner.versions.bases(&inner.heads, theirs).into_iter().take(BASES_MAX).cloned().collect();
+        if covered && found.is_empty() {
+            found.extend(inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned());
+        }
+        let bases = self.open_bases(&inner, &found)?;
         let (state, entries, heads) = (inner.state.clone(), inner.entries.clone(), inner.heads.clone());
         drop(inner);
-        Ok(Ours { head, state, entries, heads, dirty, covered, base, base_entries })
+        Ok(Ours { head, state, entries, heads, dirty, covered, bases })
+    }
+
+    /// Opens what a merge starts from. A version that crossed the base counts where the newest that both stand on is here.
+    fn open_bases(&self, inner: &Inner, found: &[KeptVersion]) -> Result<Vec<Base>, EngineError> {
+        let Some((base, others)) = found.split_first() else {
+            // Without any commit of its own this device stands on the empty tree, as everybody did at first.
+            let empty = || Base { image: Image::empty(&self.store), entries: BTreeMap::new() };
+            return Ok(inner.heads.is_empty().then(empty).into_iter().collect());
+        };
+        let mut bases = vec![self.open_base(base)?];
+        let Some(head) = base.commit.as_ref().map(|commit| (base.id(), commit.clone())) else {
+            return Ok(bases);
+        };
+        for other in others {
+            let commit = other.commit.as_deref();
+            let below =
+                commit.map(|commit| inner.versions.bases(std::slice::from_ref(&head), (other.id(), commit)));
+            if let Some(below) = below.as_ref().and_then(|below| below.first()) {
+                // The base alone costs a conflict at most.
+                if let (Ok(other), Ok(below)) = (self.open_base(other), self.open_base(below)) {
+                    bases.extend([other, below]);
+                }
+            }
+        }
+        Ok(bases)
+    }
+
+    fn open_base(&self, version: &KeptVersion) -> Result<Base, EngineError> {
+        let entries = match &version.commit {
+            Some(commit) => self.open_catalogue(&version.image, commit)?.1,
+            None => BTreeMap::new(),
+        };
+        Ok(Base { image: version.image.clone(), entries })
     }
 
     /// Whether a block is merged here, rather than taken as it came.
@@ -249,21 +287,19 @@ impl Core {
         let nodes = self.tree_nodes();
         let their_source = ImageSource::new(&self.store, &arrived.image);
         let our_source = ImageSource::new(&self.store, &ours.head.image);
-        // Without any commit of its own this device stands on the empty tree, as everybody did at first.
-        let base_image = match &ours.base {
-            Some(base) => Some(base.image.clone()),
-            None => ours.heads.is_empty().then(|| Image::empty(&self.store)),
-        };
-        let base_source = base_image.as_ref().map(|image| ImageSource::new(&self.store, image));
+        let sources: Vec<_> =
+            ours.bases.iter().map(|base| ImageSource::new(&self.store, &base.image)).collect();
         let their_map = Map::new(keys, &their_source, nodes);
         let our_map = Map::new(keys, &our_source, nodes);
-        let base_map = base_source.as_ref().map(|source| Map::new(keys, source, nodes));
-        let base = base_map.as_ref().zip(base_source.as_ref()).map(|(map, source)| Version {
-            map,
-            root: ours.base_entries.get(&number).and_then(Listed::root),
-            keys,
-            source,
-        });
+        let maps: Vec<_> = sources.iter().map(|source| Map::new(keys, source, nodes)).collect();
+        let root = |base: &Base| base.entries.get(&number).and_then(Listed::root);
+        let all = maps.iter().zip(&sources).zip(&ours.bases);
+        let bases: Vec<_> =
+            all.map(|((map, source), base)| Version { map, root: root(base), keys, source }).collect();
+        let (base, others) =
+            bases.split_first().map_or((None, &[][..]), |(base, others)| (Some(*base), others));
+        let crossed = others.chunks_exact(2).map(|pair| Crossed { version: pair[0], below: pair[1] });
+        let crossed: Vec<_> = crossed.collect();
         let our_root = ours.head.roots.get(&number).copied().flatten();
         let our_version = Version { map: &our_map, root: our_root, keys, source: &our_source };
         let their_version = Version { map: &their_map, root: theirs.root(), keys, source: &their_source };
@@ -275,7 +311,7 @@ impl Core {
             device: arrived.commit.device,
             time: arrived.commit.time,
         };
-        let merged = merge_block(number, base, &our_side, &their_side)?;
+        let merged = merge_block(number, base, &crossed, &our_side, &their_side)?;
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
         Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)
     }
@@ -297,7 +333,7 @@ impl Core {
                 let own = [&inner.state.session.0[..], &inner.state.counter_reserved.to_le_bytes()].concat();
                 Side {
                     version,
-                    lamport: newest.map_or(0, |(_, commit)| commit.lamport) + 1,
+                    lamport: newest.map_or(0, |(_, commit)| commit.lamport).saturating_add(1),
                     commit: Id(*blake3::hash(&own).as_bytes()),
                     device: self.keys.device.public(),
                     time: i64::from(now_seconds()),

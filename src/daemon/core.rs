@@ -24,7 +24,7 @@ use crate::crypt::locked::Locked;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{BlockEntry, Charter, Commit, Mode, Policy};
+use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, RecordError, Seen};
 use crate::tree::{BlockView, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -118,6 +118,8 @@ pub struct Core {
     pub(super) turn: Mutex<()>,
     /// Makes changes durable between commits; absent at a mirror.
     pub(super) log: Option<IntentLog>,
+    /// Signatures in commits that were verified.
+    pub(super) seen: Mutex<Seen>,
     /// How often the merge of a version was left to others.
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
     /// The first and the last of a row of tries to publish that were put off because a file was about to be written.
@@ -201,6 +203,7 @@ impl Core {
             work: Mutex::new(()),
             turn: Mutex::new(()),
             log,
+            seen: Mutex::default(),
             postponed: Mutex::default(),
             withheld: Mutex::default(),
             said: Default::default(),
@@ -236,6 +239,9 @@ impl Core {
         if self.keys.catalogue.is_some()
             && let Err(error) = self.stand_on(&mut inner, &version)
         {
+            if let Err(other @ EngineError::CommitFormat(_)) = self.open_commit(&version.image, &head) {
+                return Err(other);
+            }
             // It is damaged. What is published next goes on from nothing: a counter may have been used already.
             tracing::warn!(version = %version.reference.infohash, %error, "the version that was stood on does not open");
             inner.state.session = SessionId(random()?);
@@ -363,9 +369,14 @@ impl Core {
         let plain = keys
             .open_blob(BlobKind::Commit, &reference.commit.id, &sealed)
             .map_err(|_| refused("does not open"))?;
-        let commit = Commit::decode(&plain).map_err(|_| refused("is malformed"))?;
-        if !commit.verify(&self.keys.database) {
-            return Err(refused("is not signed by the device that it names"));
+        let commit = Commit::decode(&plain).map_err(|error| match error {
+            RecordError::Format(format) => EngineError::CommitFormat(format),
+            _ => refused("is malformed"),
+        })?;
+        if !commit.verify_with(&self.keys.database, &mut self.seen.lock()) {
+            return Err(refused(
+                "is not signed by the device that it names, or claims to stand on what nobody signed",
+            ));
         }
         Ok(commit)
     }

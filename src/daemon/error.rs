@@ -28,6 +28,11 @@ pub enum EngineError {
         /// The store's file.
         path: String,
     },
+    /// The newest version that is here was made by another generation of this program.
+    #[error(
+        "the newest version in the store is of commit format {0}, which this program does not read: open it with the kilofs that made it and copy the files into a new database"
+    )]
+    CommitFormat(u8),
     /// The capability does not allow it.
     #[error(
         "this device holds a {0} capability, which does not allow that; ask the owner for a link that does"
@@ -66,6 +71,7 @@ impl From<EngineError> for Failure {
             | EngineError::Merge(_)
             | EngineError::Map(_)
             | EngineError::Tree(_)
+            | EngineError::CommitFormat(_)
             | EngineError::NoPolicyYet
             | EngineError::Withheld
             | EngineError::Other(_) => FailureKind::Failed,

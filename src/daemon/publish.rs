@@ -7,11 +7,11 @@ use super::genesis::charter_id;
 use super::graft::{is_sparse, same_bytes};
 use super::history::log_entry;
 use super::versions::Version;
-use crate::base::{BlockNumber, Id, Locator, PieceHashes, PieceLength, Place, SessionId};
+use crate::base::{BlockNumber, Locator, PieceHashes, PieceLength, Place, SessionId};
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::image::{Draft, Image, Stream, hash_pieces};
 use crate::map::{Edit, Map, Root};
-use crate::record::{BlockEntry, Commit, RootRef, VersionRef, next_counter};
+use crate::record::{BlockEntry, Commit, Maker, RootRef, VersionRef, next_counter};
 use crate::torrent::Metainfo;
 use crate::tree::{DraftSource, Head, Held};
 use std::collections::{BTreeMap, HashSet};
@@ -205,15 +205,14 @@ impl Core {
         let catalogue = self.seal_catalogue(keys, &draft, inner.catalogue, (entries, told), &stands)?;
         let previous = last.and_then(|version| version.commit.clone());
         let charter = self.seal_charter(keys, &draft, inner, previous.as_deref(), &stands)?;
-        let mut vector = BTreeMap::new();
-        for (id, commit) in &inner.heads {
-            merge_vector(&mut vector, &commit.vector);
-            merge_vector(&mut vector, &BTreeMap::from([(commit.session, (commit.counter, *id))]));
-        }
-        // Somebody who claimed to know commits of this session that were never made spoilt it: a new one begins.
-        let spoilt =
-            vector.get(&inner.state.session).is_some_and(|(known, _)| *known >= inner.state.counter_reserved);
-        if spoilt {
+        let device = self.keys.device.public();
+        // What stands on commits of this device first: where not all makers fit, others' are left out.
+        let mut parents: Vec<&Commit> = inner.heads.iter().map(|(_, commit)| &**commit).collect();
+        parents.sort_by_key(|commit| commit.device != device);
+        let vector = Commit::vector_above(parents.into_iter());
+        // This device signed a later number already, which the store knows nothing of: it is an older copy of itself.
+        let own = Maker { device, session: inner.state.session };
+        if vector.get(&own).is_some_and(|known| known.counter >= inner.state.counter_reserved) {
             inner.state.session = SessionId(random()?);
         }
         let lamport = inner.heads.iter().map(|(_, commit)| commit.lamport).max().unwrap_or(0);
@@ -225,7 +224,7 @@ impl Core {
             vector,
             lamport: lamport.max(inner.state.lamport).saturating_add(1),
             time: i64::from(now_seconds()),
-            device: self.keys.device.public(),
+            device,
             session: inner.state.session,
             counter: inner.state.counter_reserved,
             signature: crate::base::Signature([0; 64]),
@@ -352,19 +351,6 @@ impl Core {
             self.paths.store.display(),
             self.name
         )))
-    }
-}
-
-/// Takes the higher counter of each session.
-pub fn merge_vector(
-    into: &mut BTreeMap<crate::base::SessionId, (u64, Id)>,
-    from: &BTreeMap<crate::base::SessionId, (u64, Id)>,
-) {
-    for (session, known) in from {
-        let slot = into.entry(*session).or_insert(*known);
-        if known.0 > slot.0 {
-            *slot = *known;
-        }
     }
 }
 

@@ -168,10 +168,7 @@ impl Core {
                 self.keep_arrived(&mut inner, arrived, arrived.image.clone());
                 return Ok(Taken::plain(Fetched::Current));
             }
-            let below = heads
-                .iter()
-                .any(|(_, head)| head.covers(arrived.commit.session, arrived.commit.counter, &id));
-            if below {
+            if heads.iter().any(|(_, head)| head.covers(&arrived.commit)) {
                 self.keep_arrived(&mut inner, arrived, arrived.image.clone());
                 return Ok(Taken::plain(Fetched::Behind));
             }

@@ -85,19 +85,99 @@ impl Versions {
         self.0.retain(|version| keep.contains(&version.reference.infohash));
     }
 
-    /// The newest version that all of `ours` and `theirs` are or stand on: the base of their merge.
-    pub fn base(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Option<&Version> {
-        let below = |version: &&Version| {
-            let Some(commit) = &version.commit else { return false };
-            let id = version.id();
-            let under = |above_id: Id, above: &Commit| {
-                above_id == id || above.covers(commit.session, commit.counter, &id)
-            };
-            ours.iter().all(|(above_id, above)| under(*above_id, above)) && under(theirs.0, theirs.1)
+    /// What the merge of `ours`, all heads of one state, with `theirs` starts from: the newest versions that are in both
+    /// or that both stand on.
+    pub fn bases(&self, ours: &[(Id, Arc<Commit>)], theirs: (Id, &Commit)) -> Vec<&Version> {
+        let kept: Vec<_> =
+            self.iter().filter_map(|version| Some((version, version.commit.as_deref()?))).collect();
+        let commits: Vec<_> = kept.iter().map(|(version, commit)| (version.id(), *commit)).collect();
+        let ours: Vec<_> = ours.iter().map(|(id, commit)| (*id, &**commit)).collect();
+        shared(&commits, &ours, theirs).into_iter().map(|at| kept[at].0).collect()
+    }
+}
+
+/// Which commits are the newest that two states share. A state that is not published yet has several heads and holds what
+/// any of them stands on.
+fn shared(commits: &[(Id, &Commit)], ours: &[(Id, &Commit)], theirs: (Id, &Commit)) -> Vec<usize> {
+    let holds = |head: &(Id, &Commit), at: usize| {
+        let (id, commit) = commits[at];
+        head.0 == id || head.1.covers(commit)
+    };
+    let mine = |at: usize| ours.is_empty() || ours.iter().any(|head| holds(head, at));
+    let both: Vec<usize> = (0..commits.len()).filter(|at| holds(&theirs, *at) && mine(*at)).collect();
+    let found: Vec<_> = both.iter().map(|at| commits[*at]).collect();
+    newest(&found).into_iter().map(|at| both[at]).collect()
+}
+
+/// Which of some commits are the newest. Lamport counters only order those of which none stands on another: anybody can
+/// write any number into a commit.
+fn newest(commits: &[(Id, &Commit)]) -> Vec<usize> {
+    let rank = |at: &usize| (commits[*at].1.lamport, commits[*at].0);
+    let top = |at: &usize| !commits.iter().any(|(_, other)| other.covers(commits[*at].1));
+    let mut tops: Vec<usize> = (0..commits.len()).filter(top).collect();
+    if tops.is_empty() {
+        // Of numbers given twice a circle can be made.
+        tops.extend((0..commits.len()).max_by_key(rank));
+    }
+    tops.sort_by_key(|at| std::cmp::Reverse(rank(at)));
+    tops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{DatabaseId, DeviceId, Locator, Place, SessionId, Signature};
+    use crate::crypt::DeviceKey;
+
+    const DATABASE: DatabaseId = DatabaseId([9; 32]);
+
+    fn commit(by: u8, counter: u64, lamport: u64, parents: &[&Commit]) -> Commit {
+        let commit = Commit {
+            catalogue: None,
+            charter: Locator { place: Place { offset: 0, length: 1 }, id: Id([1; 32]) },
+            policy_counter: 1,
+            parents: Vec::new(),
+            vector: Commit::vector_above(parents.iter().copied()),
+            lamport,
+            time: 0,
+            device: DeviceId([0; 32]),
+            session: SessionId([by; 16]),
+            counter,
+            signature: Signature([0; 64]),
         };
-        self.iter().filter(below).max_by_key(|version| {
-            let lamport = version.commit.as_ref().map_or(0, |commit| commit.lamport);
-            (lamport, version.id())
-        })
+        commit.signed(&DATABASE, &DeviceKey::from_seed(&[by; 32]))
+    }
+
+    #[test]
+    fn a_lamport_counter_does_not_make_an_older_commit_the_base() {
+        let forged = commit(3, 1, u64::MAX, &[]);
+        let after = commit(1, 1, 2, &[&forged]);
+        let last = commit(2, 1, 3, &[&after]);
+        let named = |commits: &[&Commit]| {
+            newest(&commits.iter().zip(1..).map(|(commit, n)| (Id([n; 32]), *commit)).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&[&forged, &after, &last]), [2]);
+        assert_eq!(named(&[&last, &after, &forged]), [0]);
+        assert_eq!(
+            named(&[&commit(1, 5, 7, &[]), &commit(2, 5, 7, &[])]),
+            [1, 0],
+            "apart: the higher id first"
+        );
+        assert_eq!(named(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_state_with_two_heads_shares_what_either_stands_on() {
+        let ground = commit(1, 1, 1, &[]);
+        let own = commit(1, 2, 2, &[&ground]);
+        let taken = commit(2, 1, 2, &[&ground]);
+        let next = commit(2, 2, 3, &[&taken]);
+        let merged = commit(3, 1, 4, &[&own, &taken]);
+        let named = |n: u8, commit| (Id([n; 32]), commit);
+        let all = [named(1, &ground), named(2, &own), named(3, &taken)];
+        assert_eq!(shared(&all, &all[1..2], named(4, &next)), [0]);
+        assert_eq!(shared(&all, &all[1..], named(4, &next)), [2], "what was taken is in the state");
+        assert_eq!(shared(&all, &all[1..], named(5, &merged)), [2, 1], "both, the higher id first");
+        assert_eq!(shared(&all[..1], &all[1..], named(5, &merged)), [0], "they were let go");
     }
 }

@@ -11,13 +11,14 @@ mod item;
 mod lifeline;
 mod policy;
 mod value;
+mod vector;
 
 pub use admit::{Refusal, admit, next_counter};
 pub use charter::{
     BlockCharter, CHARTER_BYTES_MAX, Charter, Floor, MEMBERS_MAX, Members, PATH_BYTES_MAX,
     PATH_COMPONENT_BYTES_MAX, genesis_charter,
 };
-pub use commit::{COMMIT_BYTES_MAX, Commit, VECTOR_SESSIONS_MAX};
+pub use commit::{COMMIT_BYTES_MAX, Commit};
 pub use content::content_root;
 pub use entry::{BlockEntry, ENTRY_BYTES_MAX, PARENTS_MAX, RootRef};
 pub use error::RecordError;
@@ -25,3 +26,4 @@ pub use item::SignedItem;
 pub use lifeline::{open_lifeline, sign_lifeline};
 pub use policy::{Mode, Policy, UnknownMode};
 pub use value::{BLOCKS_MAX, RECORD_BYTES, Record, VERSIONS_MAX, VersionRef};
+pub use vector::{Maker, Seen, Stamp, VECTOR_MAKERS_MAX, Vector};

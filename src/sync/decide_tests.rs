@@ -107,3 +107,21 @@ fn what_is_withheld_is_tried_again_at_once_and_a_version_is_taken_meanwhile() {
     machine.handle(Input::Fetched(newer.infohash, Fetched::Merged), 440, 0);
     assert_eq!(machine.handle(Input::Tick, 450, 0), [Effect::Publish]);
 }
+
+#[test]
+fn who_only_reads_comes_back_to_what_stands_first() {
+    let role = Role { publishes: false, keeps_all: false };
+    let mut machine = Machine::new(Timing::for_poll(POLL), role, None, None);
+    let other = VersionRef { infohash: InfoHash([2; 20]), ..version() };
+    let record = |seq, versions: &[VersionRef]| Heard { versions: versions.to_vec(), ..record(seq) };
+    machine.handle(Input::Heard(record(7, &[version()])), 1, 0);
+    machine.handle(Input::Fetched(version().infohash, Fetched::Current), 2, 0);
+    let effects = machine.handle(Input::Heard(record(8, &[other])), 3, 0);
+    assert!(effects.contains(&Effect::Fetch(other)));
+    // While it comes, another device puts the first one above it again.
+    machine.handle(Input::Heard(record(9, &[version(), other])), 4, 0);
+    let effects = machine.handle(Input::Fetched(other.infohash, Fetched::Current), 5, 0);
+    assert!(effects.contains(&Effect::Fetch(version())), "{effects:?}");
+    let effects = machine.handle(Input::Fetched(version().infohash, Fetched::Current), 6, 0);
+    assert_eq!((machine.head(), effects.as_slice()), (Some(&version()), &[][..]));
+}

@@ -118,6 +118,18 @@ impl Machine {
         }
     }
 
+    /// Another version was taken that does not stand first, begun before the record in force was heard. Who only reads
+    /// merges nothing: what does stand first is looked at again, or it would not be shown any more. A mirror shows nothing.
+    pub(super) fn reconsider_first(&mut self) {
+        if let (Some(first), 1) = (self.first_accepted(), self.accepted.len())
+            && !self.role.publishes
+            && !self.role.keeps_all
+            && self.is_here(&first)
+        {
+            self.known.remove(&first);
+        }
+    }
+
     /// A record that leads nowhere is replaced by one that has the head first, so that others need not try: at once
     /// where it is forged, after a while where only nobody serves what it has first.
     pub(super) fn mend(&mut self, now: Millis, jitter: Millis) {

@@ -348,6 +348,9 @@ impl Machine {
             Fetched::Refused if self.role.publishes => self.changed(now),
             _ => {}
         }
+        if outcome == Fetched::Current && !is_first {
+            self.reconsider_first();
+        }
         if self.role.publishes && self.disputed() && self.next_wanted(Millis::MAX).is_none() {
             // Two values under one number: others hear only one of them. A higher one says what came of both.
             self.unput.get_or_insert(now + jitter);

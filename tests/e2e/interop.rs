@@ -15,7 +15,7 @@ fn helper(arguments: &[&str]) -> Command {
     command
 }
 
-fn ask(arguments: &[&str]) -> Value {
+pub fn ask(arguments: &[&str]) -> Value {
     let answer = run_within(&mut helper(arguments), b"", PATIENCE * 2);
     let text = answer.expect("the helper needs libtorrent's Python wheel: scripts/test installs it");
     serde_json::from_str(&text).unwrap()

@@ -24,6 +24,7 @@ mod promises;
 mod push;
 mod quota;
 mod reach;
+mod reader;
 mod repair;
 mod share;
 mod share_faults;

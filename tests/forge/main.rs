@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod asks;
+mod claims;
 mod forgeries;
 #[allow(dead_code)]
 #[path = "../e2e/harness.rs"]

@@ -6,7 +6,7 @@ use kilofs::crypt::seal::BlobKind;
 use kilofs::daemon::core::Listed;
 use kilofs::image::{Counters, Image, Stream, hash_pieces};
 use kilofs::map::{Edit, Map, NodeCache, Root};
-use kilofs::record::{BlockEntry, Charter, Commit, Policy, RootRef, VersionRef};
+use kilofs::record::{BlockEntry, Charter, Commit, Maker, Policy, RootRef, VersionRef};
 use kilofs::torrent::Metainfo;
 use kilofs::tree::key::Key;
 use kilofs::tree::{BlockView, DraftSource, Head, ImageSource, Owner, Timestamp, Tree, TreeOptions};
@@ -143,9 +143,9 @@ impl Thief {
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
         let root = Map::new(keys, &reader, &nodes).apply(ground.catalogue, &edits, &mut sink).unwrap();
         let (above, above_id) = (&ground.commit, ground.reference.commit.id);
-        let mut vector = above.vector.clone();
-        vector.insert(above.session, (above.counter, above_id));
-        let counter = vector.get(&self.session).map_or(0, |(counter, _)| *counter) + 1;
+        let vector = Commit::vector_above([&**above].into_iter());
+        let own = Maker { device: self.core.keys.device.public(), session: self.session };
+        let counter = vector.get(&own).map_or(0, |known| known.counter) + 1;
         let mut commit = Commit {
             catalogue: root.map(|root| (RootRef { level: root.level, id: root.id }, root.place)),
             charter: above.charter,

@@ -2,8 +2,8 @@
 
 use super::bits::Bits;
 use super::dht::Item;
-use kilofs::base::{Id, InfoHash, Locator, Place};
-use kilofs::record::VersionRef;
+use kilofs::base::{DeviceId, Id, InfoHash, Locator, Place, SessionId, Signature};
+use kilofs::record::{Maker, Stamp, Vector, VersionRef};
 use kilofs::sync::{Fetched, Machine, Millis, Role, Timing};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,11 +11,47 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Clone)]
 pub struct Version {
     pub content: Bits,
-    /// The versions that it stands on, itself among them.
-    pub covers: Bits,
+    /// Its commit's.
+    pub stamp: Stamp,
+    /// What it stands on.
+    pub vector: Vector,
     pub author: usize,
-    /// A forged one does not open.
+    /// A forged one does not open, or claims what nobody signed.
     pub valid: bool,
+}
+
+/// Who holds the key and keeps no rule.
+pub const THIEF: usize = usize::MAX;
+
+impl Version {
+    pub fn covers(&self, other: &Version) -> bool {
+        let reaches =
+            |one: &Version, two: &Version| one.vector.reaches(&two.maker(), &two.stamp, &two.vector);
+        reaches(self, other) && !reaches(other, self)
+    }
+
+    pub fn maker(&self) -> Maker {
+        maker(self.author)
+    }
+}
+
+pub fn maker(author: usize) -> Maker {
+    let mut device = [0; 32];
+    device[..8].copy_from_slice(&(author as u64).to_be_bytes());
+    Maker { device: DeviceId(device), session: SessionId([0; 16]) }
+}
+
+/// The stamp of the version that is made next.
+pub fn stamp(made: usize, counter: u64) -> Stamp {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&(made as u64).to_be_bytes());
+    Stamp { counter, digest: Id(digest), signature: Signature([0; 64]) }
+}
+
+/// The vector of what is made from some versions.
+pub fn above(parents: &[usize], versions: &[Version]) -> Vector {
+    let parents = parents.iter().map(|parent| &versions[*parent]);
+    Vector::above(parents.map(|version| (version.maker(), version.stamp, &version.vector)))
 }
 
 pub fn reference(number: usize) -> VersionRef {
@@ -50,6 +86,8 @@ pub struct Device {
     pub group: u8,
     pub held: Held,
     pub durable: Held,
+    /// Versions that it made.
+    pub numbered: u64,
     pub neighbours: BTreeSet<usize>,
     pub told: VecDeque<Id>,
     /// Versions whose bytes came with news.
@@ -73,6 +111,7 @@ impl Device {
             group: 0,
             held: Held::default(),
             durable: Held::default(),
+            numbered: 0,
             neighbours: BTreeSet::new(),
             told: VecDeque::new(),
             arrived: BTreeSet::new(),
@@ -126,10 +165,16 @@ impl Device {
             return None;
         }
         let made = versions.len();
-        let mut covers = Bits::default();
-        self.held.heads.iter().for_each(|head| covers.extend(&versions[*head].covers));
-        covers.insert(made);
-        versions.push(Version { content: self.held.content.clone(), covers, author: own, valid: true });
+        let vector = above(&self.held.heads, versions);
+        self.numbered += 1;
+        let stamp = stamp(made, self.numbered);
+        versions.push(Version {
+            content: self.held.content.clone(),
+            stamp,
+            vector,
+            author: own,
+            valid: true,
+        });
         self.held.heads = vec![made];
         self.held.head = Some(made);
         self.held.kept.insert(made);
@@ -152,7 +197,7 @@ impl Device {
             keep(self);
             return Fetched::Current;
         }
-        if heads.iter().any(|head| versions[*head].covers.has(arrived)) {
+        if heads.iter().any(|head| versions[*head].covers(theirs)) {
             keep(self);
             return Fetched::Behind;
         }
@@ -163,7 +208,7 @@ impl Device {
             keep(self);
             return Fetched::Current;
         }
-        let covered = heads.iter().all(|head| theirs.covers.has(*head));
+        let covered = heads.iter().all(|head| theirs.covers(&versions[*head]));
         let mine = heads.iter().any(|head| versions[*head].author == own);
         let dirty = self.pending(versions) && !(heads.is_empty() && self.held.content.list().is_empty());
         if !covered && !mine && !dirty {

@@ -1,9 +1,10 @@
 //! What goes wrong, and how it ends.
 
 use super::bits::Bits;
-use super::device::{Version, reference};
+use super::device::{THIEF, Version, above, maker, reference, stamp};
 use super::world::{Event, World};
 use kilofs::base::Id;
+use kilofs::record::{Maker, Stamp, Vector};
 use kilofs::sync::Input;
 
 /// One thing that goes wrong.
@@ -21,6 +22,8 @@ pub enum Fault {
     Stale(usize),
     /// Who stole the database key puts a record of its own.
     Forge,
+    /// The same with a version that opens and lies about what it stands on.
+    Claim,
     /// Two neighbours lose their connection.
     Part(usize, usize),
 }
@@ -31,12 +34,13 @@ impl World {
         for _ in 0..self.plan.faults {
             let at = self.dice.below(self.plan.trouble);
             let device = self.dice.below(count) as usize;
-            let (fault, end) = match self.dice.below(8) {
+            let (fault, end) = match self.dice.below(9) {
                 0..=2 => (Fault::Cut(device), Some(Fault::Back(device))),
                 3 => (Fault::Split, Some(Fault::Heal)),
                 4 => (Fault::Forget(self.dice.below(nodes) as usize), None),
                 5 => (Fault::Stale(self.dice.below(nodes) as usize), None),
                 6 => (Fault::Forge, None),
+                7 => (Fault::Claim, None),
                 _ => (Fault::Part(device, self.dice.below(count) as usize), None),
             };
             self.after(at, Event::Fault(fault));
@@ -80,6 +84,7 @@ impl World {
                 }
             }
             Fault::Forge => self.forge(),
+            Fault::Claim => self.claim(),
             Fault::Part(one, other) => self.part(one, other),
         }
     }
@@ -123,19 +128,49 @@ impl World {
 
     /// A record above all others that names what does not open, or that does not carry the policy in force.
     fn forge(&mut self) {
+        let made = self.versions.len();
+        let sound = self.dice.percent(50);
+        let (content, vector) = (Bits::default(), Vector::default());
+        self.tell_all(Version { content, stamp: stamp(made, 1), vector, author: THIEF, valid: false }, sound);
+    }
+
+    /// A version that shows what an honest one shows. It takes any number, an old one too, and says that it stands on
+    /// more than there is, on less than it shows, or on nothing.
+    fn claim(&mut self) {
+        let honest: Vec<usize> = (0..self.versions.len()).filter(|at| self.versions[*at].valid).collect();
+        if honest.is_empty() {
+            return;
+        }
+        let ground = honest[self.dice.below(honest.len() as u64) as usize];
+        let known = above(&[ground], &self.versions);
+        let (lie, counter) = (self.dice.below(4), 1 + self.dice.below(6));
+        let mut vector = Vector::default();
+        for (of, stamp) in known.iter().filter(|(of, _)| **of != maker(THIEF)) {
+            match lie {
+                0 => vector.insert(*of, Stamp { counter: stamp.counter + 1 + self.dice.below(9), ..*stamp }),
+                1 if self.dice.percent(50) => {}
+                2 => {}
+                _ => vector.insert(*of, *stamp),
+            }
+        }
+        // Nobody has another's key: a stamp that no version has is not signed.
+        let is_signed = |(of, stamp): (&Maker, &Stamp)| {
+            self.versions.iter().any(|version| version.maker() == *of && version.stamp == *stamp)
+        };
+        let valid = vector.iter().all(is_signed);
+        let (content, stamp) = (self.versions[ground].content.clone(), stamp(self.versions.len(), counter));
+        self.tell_all(Version { content, stamp, vector, author: THIEF, valid }, true);
+    }
+
+    /// Puts a record above all others that names one version.
+    fn tell_all(&mut self, version: Version, sound: bool) {
         self.forged += 1;
         let highest = self.dht.nodes.iter().filter_map(|node| node.value.as_ref()).map(|item| item.seq).max();
         let forged = self.versions.len();
-        let author = usize::MAX;
-        self.versions.push(Version {
-            content: Bits::default(),
-            covers: Bits::default(),
-            author,
-            valid: false,
-        });
+        self.versions.push(version);
         let mut item = self.sign(vec![reference(forged)], highest.unwrap_or(0) + 1);
         item.digest = Id([self.forged as u8 ^ 0xa5; 32]);
-        item.sound = self.dice.percent(50);
+        item.sound = sound;
         for node in &mut self.dht.nodes {
             node.value = Some(item.clone());
         }

@@ -1,7 +1,7 @@
 //! The queue of events, and what each does.
 
 use super::bits::{Bits, Dice};
-use super::device::{Device, Version, number, reference};
+use super::device::{Device, THIEF, Version, number, reference};
 use super::dht::{Dht, Item, Node};
 use kilofs::base::Id;
 use kilofs::record::VersionRef;
@@ -352,7 +352,7 @@ impl World {
         let served = self.devices.iter().any(|other| {
             other.machine.is_some() && other.group == group && other.held.kept.contains(&wanted)
         });
-        let forged = self.versions.get(wanted).is_some_and(|version| !version.valid);
+        let forged = self.versions.get(wanted).is_some_and(|version| version.author == THIEF);
         if !here && !forged && (!served || self.dice.percent(self.loss)) {
             // Nobody has it now; a fetch waits before it gives up.
             if tries < 10 {

@@ -3,10 +3,10 @@
 
 use crate::independent;
 use crate::make::*;
-use kilofs::base::{Birth, BlockNumber, DatabaseId, DeviceId, Id, SessionId, Signature};
+use kilofs::base::{Birth, BlockNumber, DatabaseId, DeviceId, SessionId, Signature};
 use kilofs::crypt::AdminKey;
 use kilofs::crypt::link::Kind;
-use kilofs::record::{BLOCKS_MAX, BlockEntry, Charter, Commit, Mode, SignedItem};
+use kilofs::record::{BLOCKS_MAX, BlockEntry, Charter, Commit, Maker, Mode, SignedItem, Stamp, Vector};
 
 pub fn all() -> Vec<Made> {
     let parts =
@@ -237,34 +237,73 @@ fn commits() -> Vec<Made> {
     let signed = |name, note, commit: Commit| {
         bad("commit", name, note, commit_inputs(&commit.signed(&database(), &device(1)).encode()))
     };
-    let future = |counter| {
-        let mut commit = commit();
-        commit.vector.insert(SessionId([2; 16]), (counter, Id([0x84; 32])));
-        commit
+    let future = |counter| Commit { vector: vector(&[(2, 7, 0x83), (1, counter, 0x84)]), ..commit() };
+    // Another device's stamp, changed by somebody who signs the commit itself.
+    let claiming = |change: &dyn Fn(&mut Maker, &mut Stamp)| {
+        let (mut maker, mut stamp) = stamp(2, 7, 0x83);
+        change(&mut maker, &mut stamp);
+        let mut vector = Vector::default();
+        vector.insert(maker, stamp);
+        Commit { vector, ..commit() }
     };
     let elsewhere = commit().signed(&DatabaseId([9; 32]), &device(1)).encode();
-    // Format 1, catalogue 43, charter 41, policy 4, parents 65, vector 1 + 2 × 56, lamport 8, time 8, device 32.
+    // The format 1, catalogue 43, charter 41, policy 4, parents 65, vector 1 + 2 × 152, lamport 8, time 8, device 32.
     vec![
         edited("empty", "nothing at all", &|bytes| bytes.clear()),
         edited("truncated", "one byte less", &|bytes| _ = bytes.pop()),
         edited("oversized", "one byte more", &|bytes| bytes.push(0)),
-        edited("format", "a format of the future", &|bytes| bytes[0] = 2),
+        edited("format", "a format of the future", &|bytes| bytes[0] = 3),
+        edited("format-one", "the format in which nobody signed what is stood on", &|bytes| bytes[0] = 1),
         edited("catalogue-flag", "a catalogue that is neither there nor not", &|bytes| bytes[1] = 2),
         edited("three-parents", "three parents", &|bytes| bytes[89] = 3),
         edited("same-parents", "one parent twice", &|bytes| bytes.copy_within(90..122, 122)),
-        edited("many-sessions", "2^28 sessions are announced", &|bytes| {
+        edited("many-sessions", "2^28 makers are announced", &|bytes| {
             _ = bytes.splice(154..155, [0x80, 0x80, 0x80, 0x80, 1]);
         }),
-        edited("vector-unsorted", "sessions in another order", &|bytes| bytes[155..267].rotate_left(56)),
-        edited("session-twice", "one session twice", &|bytes| bytes.copy_within(155..171, 211)),
+        edited("vector-unsorted", "makers in another order", &|bytes| bytes[155..459].rotate_left(152)),
+        edited("session-twice", "one maker twice", &|bytes| bytes.copy_within(155..203, 307)),
         edited("damaged-catalogue", "another catalogue than was signed", &|bytes| bytes[3] ^= 1),
         edited("damaged-place", "another place of the catalogue than was signed", &|bytes| bytes[35] ^= 1),
         edited("damaged-policy", "another policy than was signed", &|bytes| bytes[85] ^= 1),
-        edited("damaged-lamport", "another Lamport counter than was signed", &|bytes| bytes[267] ^= 1),
-        edited("damaged-device", "another device than signed", &|bytes| bytes[283] ^= 1),
+        edited("damaged-lamport", "another Lamport counter than was signed", &|bytes| bytes[459] ^= 1),
+        edited("damaged-device", "another device than signed", &|bytes| bytes[475] ^= 1),
         bad("commit", "other-database", "signed for another database", commit_inputs(&elsewhere)),
         signed("on-itself", "stands on itself", future(12)),
         signed("on-its-future", "stands on a later commit of its session", future(u64::MAX)),
+        signed(
+            "on-everything",
+            "claims the last number of another maker",
+            claiming(&|_, stamp| stamp.counter = u64::MAX),
+        ),
+        signed(
+            "on-the-next",
+            "claims the next number of another maker",
+            claiming(&|_, stamp| stamp.counter += 1),
+        ),
+        signed(
+            "on-another",
+            "claims another commit under a number of another maker",
+            claiming(&|_, stamp| stamp.digest.0[0] ^= 1),
+        ),
+        signed(
+            "on-its-own-word",
+            "another maker's number, signed by the device that claims it",
+            claiming(&|maker, stamp| {
+                *stamp = Stamp::sign(&database(), &device(1), maker.session, 8, stamp.digest)
+            }),
+        ),
+        signed(
+            "on-another-session",
+            "a stamp of another session of that device",
+            claiming(&|maker, _| maker.session = SessionId([9; 16])),
+        ),
+        signed(
+            "on-another-database",
+            "a stamp from another database",
+            claiming(&|maker, stamp| {
+                *stamp = Stamp::sign(&DatabaseId([9; 32]), &device(2), maker.session, 7, stamp.digest);
+            }),
+        ),
     ]
 }
 

@@ -124,9 +124,14 @@ impl Block {
         (id, self.behind_nonce(&nonce, kind, plain))
     }
 
-    fn behind_nonce(&self, nonce: &[u8; 32], kind: u8, plain: &[u8]) -> Vec<u8> {
-        let nonce = nonce.first_chunk::<24>().unwrap();
+    /// A sealed plaintext under a nonce that is not its own.
+    pub fn under(&self, nonce: &[u8; 24], kind: u8, plain: &[u8]) -> Vec<u8> {
         [&nonce[..], &encrypt(&self.encryption, nonce, &self.associated(kind), plain)].concat()
+    }
+
+    /// The same under its own.
+    fn behind_nonce(&self, nonce: &[u8; 32], kind: u8, plain: &[u8]) -> Vec<u8> {
+        self.under(nonce.first_chunk().unwrap(), kind, plain)
     }
 }
 
@@ -194,4 +199,41 @@ pub fn summed(mut file: Vec<u8>) -> Vec<u8> {
     let sum = blake3::derive_key("kilofs 1 2026 keyring checksum", &file);
     file.extend_from_slice(&sum[..16]);
     file
+}
+
+/// What two neighbours with these private keys send to open a channel, and the session keys of who dials and who answers.
+pub fn channel(record_key: &[u8; 32], private: [[u8; 32]; 2]) -> ([[u8; 64]; 2], [[u8; 32]; 2]) {
+    let secret = derive("kilofs 1 2026 gossip", record_key, &[]);
+    let [dials, answers] = private.map(x25519_dalek::StaticSecret::from);
+    let public = [&dials, &answers].map(|key| x25519_dalek::PublicKey::from(key).to_bytes());
+    let greeting = |role: &[u8], own: &[u8; 32], other: &[u8]| {
+        let proof = derive("kilofs 1 2026 channel proof", &secret, &[role, own, other]);
+        <[u8; 64]>::try_from([&own[..], &proof].concat()).unwrap()
+    };
+    let agreed = dials.diffie_hellman(&x25519_dalek::PublicKey::from(&answers)).to_bytes();
+    let session = |role: &[u8]| {
+        derive("kilofs 1 2026 channel session", &secret, &[role, &agreed, &public[0], &public[1]])
+    };
+    let greetings = [greeting(b"dial", &public[0], &[]), greeting(b"answer", &public[1], &public[0])];
+    (greetings, [session(b"dial"), session(b"answer")])
+}
+
+/// One frame on a channel, with its length.
+pub fn frame(session: &[u8; 32], number: u64, message: &[u8]) -> Vec<u8> {
+    let mut nonce = [0; 24];
+    nonce[..8].copy_from_slice(&number.to_le_bytes());
+    let sealed = encrypt(session, &nonce, b"", message);
+    [&(sealed.len() as u32).to_le_bytes(), &sealed[..]].concat()
+}
+
+/// What a device seals for itself: its state, or a batch of its intent log.
+pub fn seal_own(use_of: &str, read_secret: &[u8; 32], plain: &[u8]) -> Vec<u8> {
+    let (key, associated): (_, &[u8]) = match use_of {
+        "local state" => {
+            let record_key = derive("kilofs 1 2026 record", read_secret, &[]);
+            (derive("kilofs 1 2026 local state", &record_key, &[&[1]]), b"kilofs local 1")
+        }
+        _ => (derive("kilofs 1 2026 intent log", read_secret, &[]), b"kilofs intent log 1"),
+    };
+    [&NONCE[..], &encrypt(&key, &NONCE, associated, plain)].concat()
 }

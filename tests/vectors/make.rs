@@ -1,17 +1,17 @@
 //! What the vectors are made from: the good ones here, the others in `hostile.rs`. Nothing in it is random.
 
 use crate::format::{Builder, Lines};
-use crate::{hostile, independent, secrets};
+use crate::{hostile, independent, neighbours, opened, secrets};
 use kilofs::base::{
     Birth, BlockNumber, DatabaseId, DeviceId, Id, InfoHash, Locator, Place, SessionId, Signature,
 };
 use kilofs::crypt::link::{self, Capability, Kind};
 use kilofs::crypt::{AdminKey, DatabaseKey, DeviceKey, RecordKey, Secret};
 use kilofs::record::{
-    BLOCKS_MAX, BlockCharter, BlockEntry, Charter, Commit, Floor, Members, Mode, Policy, Record, RootRef,
-    SignedItem, VersionRef, genesis_charter,
+    BLOCKS_MAX, BlockCharter, BlockEntry, Charter, Commit, Floor, Maker, Members, Mode, Policy, Record,
+    RootRef, SignedItem, Stamp, Vector, VersionRef, genesis_charter,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub const RECORD_KEY: [u8; 32] = [0x11; 32];
 pub const READ_SECRET: [u8; 32] = [0x22; 32];
@@ -37,7 +37,8 @@ pub fn bad(kind: &'static str, name: &'static str, note: &'static str, inputs: B
 pub fn all() -> Vec<Made> {
     let parts =
         [records(), policies(), items(), charters(), entries(), commits(), links(), keyrings(), sealed()];
-    parts.into_iter().flatten().chain(hostile::all()).chain(secrets::all()).collect()
+    let others = [hostile::all(), secrets::all(), neighbours::all(), opened::all()];
+    parts.into_iter().chain(others).flatten().collect()
 }
 
 pub fn admin() -> AdminKey {
@@ -260,16 +261,31 @@ fn entries() -> Vec<Made> {
     ]
 }
 
+/// The stamp of a device's commit.
+pub fn stamp(n: u8, counter: u64, digest: u8) -> (Maker, Stamp) {
+    let (session, digest) = (SessionId([n + 1; 16]), [digest; 32]);
+    let message =
+        [b"kilofs commit 2", &database().0[..], &session.0, &counter.to_le_bytes(), &digest].concat();
+    let (device, signature) = (device(n).public(), device(n).sign(&message));
+    (Maker { device, session }, Stamp { counter, digest: Id(digest), signature })
+}
+
+pub fn vector(stamps: &[(u8, u64, u8)]) -> Vector {
+    let mut vector = Vector::default();
+    for (n, counter, digest) in stamps {
+        let (maker, stamp) = stamp(*n, *counter, *digest);
+        vector.insert(maker, stamp);
+    }
+    vector
+}
+
 pub fn commit() -> Commit {
     Commit {
         catalogue: Some((RootRef { level: 0, id: Id([0x81; 32]) }, Place { offset: 5 << 20, length: 900 })),
         charter: Locator { place: Place { offset: 1 << 47, length: 1 << 23 }, id: Id([0x82; 32]) },
         policy_counter: 7,
         parents: vec![Id([0x83; 32]), Id([0x84; 32])],
-        vector: BTreeMap::from([
-            (SessionId([1; 16]), (7, Id([0x83; 32]))),
-            (SessionId([2; 16]), (9, Id([0x84; 32]))),
-        ]),
+        vector: vector(&[(2, 7, 0x83), (1, 9, 0x84)]),
         lamport: 10,
         time: 1_790_000_000,
         device: DeviceId([0; 32]),
@@ -285,7 +301,7 @@ pub fn commit_inputs(bytes: &[u8]) -> Builder {
 
 fn commits() -> Vec<Made> {
     let first =
-        Commit { catalogue: None, parents: Vec::new(), vector: BTreeMap::new(), time: -1, ..commit() };
+        Commit { catalogue: None, parents: Vec::new(), vector: Vector::default(), time: -1, ..commit() };
     let sign = |commit: Commit| commit_inputs(&commit.signed(&database(), &device(1)).encode());
     vec![
         good("commit", "merge", "two parents and what they knew", sign(commit())),

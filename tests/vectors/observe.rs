@@ -1,7 +1,7 @@
 //! What the program makes of a vector's inputs, as lines.
 
 use crate::format::{Builder, Lines, array, bytes, find, get, number};
-use crate::independent;
+use crate::{independent, neighbours, opened};
 use data_encoding::HEXLOWER;
 use kilofs::base::{Birth, BlockNumber, DatabaseId, Id, Locator, PublicKey, Signature};
 use kilofs::crypt::keyring::{self, Factors, KeyFile};
@@ -9,20 +9,21 @@ use kilofs::crypt::recovery::RecoveryRoot;
 use kilofs::crypt::seal::{BlobKind, SealKeys};
 use kilofs::crypt::{Purpose, RecordKey, Secret, database_id, link};
 use kilofs::record::{
-    BlockEntry, Charter, Commit, Members, Policy, Record, RootRef, SignedItem, admit, content_root,
+    BlockEntry, Charter, Commit, Maker, Members, Policy, Record, RootRef, SignedItem, admit, content_root,
     genesis_charter,
 };
 use std::fmt::Debug;
 use zeroize::Zeroizing;
 
 /// The folders.
-pub const KINDS: [&str; 13] = [
-    "charter", "commit", "content", "derive", "entry", "invite", "item", "keyring", "link", "policy",
-    "record", "recovery", "seal",
+pub const KINDS: [&str; 18] = [
+    "channel", "charter", "commit", "content", "derive", "entry", "invite", "item", "keyring", "lifeline",
+    "link", "message", "open", "own", "policy", "record", "recovery", "seal",
 ];
 
 pub fn observe(kind: &str, inputs: &Lines) -> Lines {
     let builder = match kind {
+        "channel" => neighbours::channel(inputs),
         "charter" => charter(inputs),
         "commit" => commit(inputs),
         "content" => content(inputs),
@@ -31,7 +32,11 @@ pub fn observe(kind: &str, inputs: &Lines) -> Lines {
         "item" => item(inputs),
         "invite" => invitation(inputs),
         "keyring" => ring(inputs),
+        "lifeline" => neighbours::lifeline(inputs),
         "link" => capability(inputs),
+        "message" => neighbours::message(inputs),
+        "open" => opened::observe(inputs),
+        "own" => neighbours::sealed_own(inputs),
         "policy" => policy(inputs),
         "record" => record(inputs),
         "recovery" => root_of_all(inputs),
@@ -207,13 +212,15 @@ fn commit(inputs: &Lines) -> Builder {
         .text("charter", locator(&commit.charter))
         .text("policy counter", commit.policy_counter)
         .text("parents", list(&commit.parents));
-    for (session, (counter, id)) in &commit.vector {
-        out = out.text("stands on", format!("{session} {counter} {id}"));
+    for (maker, stamp) in commit.vector.iter() {
+        let Maker { device, session } = maker;
+        out = out.text("stands on", format!("{device} {session} {} {}", stamp.counter, stamp.digest));
     }
     out.text("lamport", commit.lamport)
         .text("time", commit.time)
         .text("device", commit.device)
         .text("session", format!("{} {}", commit.session, commit.counter))
+        .text("digest", commit.stamp().digest)
 }
 
 fn content(inputs: &Lines) -> Builder {

@@ -48,6 +48,7 @@ mod apply;
 mod assemble;
 mod claims;
 mod copies;
+mod crossed;
 mod cycles;
 mod delta;
 mod fates;
@@ -64,6 +65,7 @@ use std::cmp::Ordering;
 
 pub use apply::{Target, apply_merged};
 pub use copies::conflict_name;
+pub use crossed::Crossed;
 
 /// One of the two versions to merge, and the commit that it comes from.
 #[derive(Clone, Copy)]
@@ -158,25 +160,29 @@ pub enum MergeError {
     Malformed,
 }
 
-/// Merges two versions of `block`. With `base` = `None` nobody has the version that both stand on: union.
+/// Merges two versions of `block`. With `base` = `None` nobody has the version that both stand on: union. `crossed` are
+/// further ones that both stand on, beside the base.
 ///
 /// Both sides must have passed [`super::verify`]; what has not is merged without panic, but not sensibly.
 /// Absent objects are an error, not a guess: every device must come to the same result.
 pub fn merge_block(
     block: BlockNumber,
     base: Option<Version<'_>>,
+    crossed: &[Crossed<'_>],
     a: &Side<'_>,
     b: &Side<'_>,
 ) -> Result<Merged, MergeError> {
     let id = |root: Option<Root>| root.map(|root| (root.level, root.id));
     let (id_a, id_b) = (id(a.version.root), id(b.version.root));
-    if id_a == id_b || base.is_some_and(|base| id(base.root) == id_a) {
+    // What crossed the base may have been taken back by who looks like the base.
+    let base_alone = base.filter(|_| crossed.is_empty());
+    if id_a == id_b || base_alone.is_some_and(|base| id(base.root) == id_a) {
         return Ok(Merged::default());
     }
-    if base.is_some_and(|base| id(base.root) == id_b) {
+    if base_alone.is_some_and(|base| id(base.root) == id_b) {
         return taken_over(&a.version, &b.version);
     }
-    merge_differences(block, base, a, b, Rules::ReadWrite)
+    merge_differences(block, base, crossed, a, b, Rules::ReadWrite)
 }
 
 /// Merges two versions of a block in append mode: what the base has stays as it is, whatever a side did to it; what
@@ -188,7 +194,7 @@ pub fn merge_append_block(
     a: &Side<'_>,
     b: &Side<'_>,
 ) -> Result<Merged, MergeError> {
-    merge_differences(block, base, a, b, Rules::Append)
+    merge_differences(block, base, &[], a, b, Rules::Append)
 }
 
 /// What a block's mode lets a merge change.
@@ -203,13 +209,14 @@ enum Rules {
 fn merge_differences(
     block: BlockNumber,
     base: Option<Version<'_>>,
+    crossed: &[Crossed<'_>],
     a: &Side<'_>,
     b: &Side<'_>,
     rules: Rules,
 ) -> Result<Merged, MergeError> {
     let a_wins = a.wins_over(b);
     let (winner, loser) = if a_wins { (a, b) } else { (b, a) };
-    let mut state = state::State::load(block, base, winner, loser, rules)?;
+    let mut state = state::State::load(block, (base, crossed), winner, loser, rules)?;
     state.renumber()?;
     state.settle_fates()?;
     state.break_cycles()?;

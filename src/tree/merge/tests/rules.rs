@@ -1,7 +1,7 @@
 //! What each rule comes to, by example.
 
 use super::model::Fs;
-use super::stored::{Authors, merge};
+use super::stored::{Authors, merge, merge_crossed};
 use crate::tree::merge::Merged;
 
 const A_WINS: Authors = Authors { lamport: [2, 1], append: false, sound: true };
@@ -283,4 +283,39 @@ fn conflict_copies_share_the_chunks_that_nobody_changed() {
         })
     };
     assert_eq!(merged.edits_on_b.iter().filter(from_a).count(), 2, "the two chunks that differ");
+}
+
+/// Both sides took in what two devices made apart from each other, of which one is the base, and one side went on.
+#[test]
+fn what_crossed_the_base_was_made_by_neither_side() {
+    let changes: &[(Change, Change)] = &[
+        (|fs| fs.create("new", b""), |fs| fs.write("new", b"filled")),
+        (|fs| fs.create("new", b""), |fs| fs.replace("new", b"saved")),
+        (|fs| fs.create("new", b""), |fs| fs.rename("new", "d/moved")),
+        (|fs| fs.create("new", b""), |fs| fs.remove("new")),
+        (|fs| fs.write("d/g", b"once"), |fs| fs.write("d/g", b"twice")),
+        (|fs| fs.replace("d/g", b"once"), |fs| fs.replace("d/g", b"twice")),
+        (|fs| fs.rename("d", "moved"), |fs| fs.rename("moved", "e/again")),
+        (|fs| fs.chmod("d/g", 0o600), |fs| fs.chmod("d/g", 0o640)),
+    ];
+    for (index, (before, after)) in changes.iter().enumerate() {
+        let below = base();
+        let (mut base, mut crossed) = (below.on_device(1), below.on_device(2));
+        base.create("e/apart", b"by the base").unwrap();
+        before(&mut crossed).unwrap();
+        let (both, _) = merge(Some(&below), &base, &crossed, A_WINS);
+        let (mut here, mut there) = (both.on_device(3), both.on_device(4));
+        here.write("e/apart", b"elsewhere").unwrap();
+        after(&mut there).unwrap();
+        let wanted = merge(Some(&both), &here, &there, A_WINS);
+        for authors in [A_WINS, B_WINS] {
+            for bases in [(&base, &crossed), (&crossed, &base)] {
+                let found = merge_crossed(Some(bases.0), Some([bases.1, &below]), &here, &there, authors);
+                assert!(found.1.conflicts.is_empty(), "{index}: {:?}", found.1.conflicts);
+                assert_eq!(found.0.paths(), wanted.0.paths(), "{index}");
+                assert_eq!(found.0.data("d/g"), wanted.0.data("d/g"), "{index}");
+                assert_eq!(found.0.data("new"), wanted.0.data("new"), "{index}");
+            }
+        }
+    }
 }

@@ -6,7 +6,9 @@ use crate::crypt::{Scope, SealKeys, Secret};
 use crate::map::{Edit, Emit, EmitError, Fetch, FetchError, Map, NodeCache, Root};
 use crate::tree::inode::{INLINE_BYTES_MAX, InodeRecord};
 use crate::tree::key::{Key, start_of};
-use crate::tree::merge::{MergeError, Merged, Side, Target, apply_merged, merge_append_block, merge_block};
+use crate::tree::merge::{
+    Crossed, MergeError, Merged, Side, Target, apply_merged, merge_append_block, merge_block,
+};
 use crate::tree::value::{DirEntry, chunk_id, chunk_value};
 use crate::tree::verify::{live_delta, open_changed};
 use crate::tree::version::Version;
@@ -159,11 +161,24 @@ pub(super) struct Authors {
 
 /// Merges both ways round, checks that the results are one, sound, and hold what either side wrote, and returns it.
 pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs, Merged) {
+    merge_crossed(base, None, a, b, authors)
+}
+
+/// The same where both sides stand on another version too, given with what it and the base stand on.
+pub(super) fn merge_crossed(
+    base: Option<&Fs>,
+    crossed: Option<[&Fs; 2]>,
+    a: &Fs,
+    b: &Fs,
+    authors: Authors,
+) -> (Fs, Merged) {
     let stored_base = base.map(|base| Stored::new(base, 0));
+    let stored_crossed = crossed.map(|[other, below]| [Stored::new(other, 300), Stored::new(below, 40)]);
+    let bases = (stored_base.as_ref(), stored_crossed.as_ref());
     let (stored_a, stored_b) = (Stored::new(a, 1000), Stored::new(b, 77_777));
-    let (on_b, merged) = merge_stored(stored_base.as_ref(), &stored_a, &stored_b, authors, [0, 1]).unwrap();
+    let (on_b, merged) = merge_bases(bases, &stored_a, &stored_b, authors, [0, 1]).unwrap();
     let swapped = Authors { lamport: [authors.lamport[1], authors.lamport[0]], ..authors };
-    let (on_a, mirrored) = merge_stored(stored_base.as_ref(), &stored_b, &stored_a, swapped, [1, 0]).unwrap();
+    let (on_a, mirrored) = merge_bases(bases, &stored_b, &stored_a, swapped, [1, 0]).unwrap();
     let (fs, other) = (on_b.read(), on_a.read());
     assert_eq!(fs, other, "the two orders differ");
     assert_eq!(on_b.root.map(|root| root.id), on_a.root.map(|root| root.id), "roots differ");
@@ -172,7 +187,7 @@ pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs,
     for side in [a, b] {
         for (inode, node) in side.nodes.iter().filter(|(_, node)| !node.data.is_empty()) {
             let old = base.and_then(|base| base.nodes.get(inode));
-            let edited = old.is_none_or(|old| old.data != node.data && !authors.append);
+            let edited = crossed.is_none() && old.is_none_or(|old| old.data != node.data && !authors.append);
             let kept = || fs.nodes.values().any(|other| other.data == node.data);
             assert!(!edited || kept(), "data of {inode} is lost");
         }
@@ -183,6 +198,16 @@ pub(super) fn merge(base: Option<&Fs>, a: &Fs, b: &Fs, authors: Authors) -> (Fs,
 /// Merges `a` into a copy of `b`'s image.
 pub(super) fn merge_stored(
     base: Option<&Stored>,
+    a: &Stored,
+    b: &Stored,
+    authors: Authors,
+    who: [usize; 2],
+) -> Result<(Stored, Merged), MergeError> {
+    merge_bases((base, None), a, b, authors, who)
+}
+
+fn merge_bases(
+    (base, crossed): (Option<&Stored>, Option<&[Stored; 2]>),
     a: &Stored,
     b: &Stored,
     authors: Authors,
@@ -205,8 +230,16 @@ pub(super) fn merge_stored(
     let base = base.map(|base| version(&map_base, base.root, base_image as &dyn Fetch));
     let side_a = side(version(&map_a, a.root, &a.image as &dyn Fetch), 0);
     let side_b = side(version(&map_b, b.root, &result as &dyn Fetch), 1);
-    let rules = if authors.append { merge_append_block } else { merge_block };
-    let merged = rules(BLOCK, base, &side_a, &side_b)?;
+    let crossed_maps = crossed.map(|both| both.each_ref().map(|one| Map::new(&keys, &one.image, &cache)));
+    let crossed = crossed.zip(crossed_maps.as_ref()).map(|(both, maps)| {
+        let on = |at: usize| version(&maps[at], both[at].root, &both[at].image as &dyn Fetch);
+        Crossed { version: on(0), below: on(1) }
+    });
+    let merged = if authors.append {
+        merge_append_block(BLOCK, base, &side_a, &side_b)?
+    } else {
+        merge_block(BLOCK, base, crossed.as_slice(), &side_a, &side_b)?
+    };
     let mut sink = Sink::new(&result, who[0] == 0);
     let root = apply_merged(&side_b.version, &merged, &a.image, &mut sink)?;
     if authors.sound {
