@@ -155,7 +155,8 @@ impl Core {
         };
         for other in others {
             let commit = other.commit.as_deref();
-            let below = commit.map(|commit| inner.versions.bases(&[head.clone()], (other.id(), commit)));
+            let below =
+                commit.map(|commit| inner.versions.bases(std::slice::from_ref(&head), (other.id(), commit)));
             if let Some(below) = below.as_ref().and_then(|below| below.first()) {
                 // The base alone costs a conflict at most.
                 if let (Ok(other), Ok(below)) = (self.open_base(other), self.open_base(below)) {
