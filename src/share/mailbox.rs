@@ -7,7 +7,7 @@ use crate::tree::Changes;
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::{Condvar, Mutex};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -24,6 +24,8 @@ const PATHS_MAX: usize = 100_000;
 
 struct Waiting {
     deep: bool,
+    /// Who wrote to it has closed it.
+    closed: bool,
     first: Instant,
     last: Instant,
 }
@@ -40,6 +42,8 @@ struct Mail {
 #[derive(Default)]
 pub(super) struct Delivery {
     pub local: Paths,
+    /// Those of them that somebody wrote to and closed.
+    pub closed: HashSet<Rel>,
     pub tree: Changes,
     pub everything: bool,
     pub stop: bool,
@@ -60,15 +64,15 @@ impl Mailbox {
         self.bell.notify_one();
     }
 
-    fn touch(&self, path: Rel, deep: bool) {
+    fn touch(&self, path: Rel, Told { deep, closed }: Told) {
         let now = Instant::now();
         self.put(|mail| {
             if mail.local.len() >= PATHS_MAX {
                 mail.local.clear();
                 mail.everything = true;
             }
-            let waiting = mail.local.entry(path).or_insert(Waiting { deep, first: now, last: now });
-            (waiting.deep, waiting.last) = (waiting.deep | deep, now);
+            let waiting = mail.local.entry(path).or_insert(Waiting { deep, closed, first: now, last: now });
+            (waiting.deep, waiting.closed, waiting.last) = (waiting.deep | deep, closed, now);
         });
     }
 
@@ -114,11 +118,15 @@ impl Mailbox {
                     everything: std::mem::take(&mut mail.everything),
                     stop: mail.stop,
                     local: Paths::new(),
+                    closed: HashSet::new(),
                 };
                 mail.local.retain(|path, waiting| {
                     let take = all || due(waiting) <= now;
                     if take {
                         delivery.local.insert(path.clone(), waiting.deep);
+                        if waiting.closed {
+                            delivery.closed.insert(path.clone());
+                        }
                     }
                     !take
                 });
@@ -135,12 +143,12 @@ pub(super) fn watch(folder: PathBuf, mailbox: &Arc<Mailbox>) -> Result<Watch, no
     let tell = move |event: Result<Event, notify::Error>| match event {
         Ok(event) if event.need_rescan() => told.look_at_everything(),
         Ok(event) => {
-            let Some(deep) = depth(&event.kind) else { return };
+            let Some(what) = told_by(&event.kind) else { return };
             for path in &event.paths {
                 if let Ok(inside) = path.strip_prefix(&top) {
                     let inside = inside.as_os_str().as_bytes();
                     if !inside.is_empty() {
-                        told.touch(inside.to_vec(), deep);
+                        told.touch(inside.to_vec(), what);
                     }
                 }
             }
@@ -165,14 +173,26 @@ pub(super) fn watch(folder: PathBuf, mailbox: &Arc<Mailbox>) -> Result<Watch, no
     }))
 }
 
-/// Whether an event is of interest, and then whether it may concern all that lies below its path.
-fn depth(kind: &EventKind) -> Option<bool> {
+/// What an event tells of its path.
+#[derive(Clone, Copy)]
+struct Told {
+    /// It may concern all that lies below.
+    deep: bool,
+    closed: bool,
+}
+
+const SHALLOW: Told = Told { deep: false, closed: false };
+const DEEP: Told = Told { deep: true, closed: false };
+const CLOSED: Told = Told { deep: false, closed: true };
+
+/// None if it is of no interest.
+fn told_by(kind: &EventKind) -> Option<Told> {
     match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(false),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(CLOSED),
         EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => Some(true),
-        EventKind::Modify(_) => Some(false),
-        EventKind::Any | EventKind::Other => Some(true),
+        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => Some(DEEP),
+        EventKind::Modify(_) => Some(SHALLOW),
+        EventKind::Any | EventKind::Other => Some(DEEP),
     }
 }
 
@@ -183,15 +203,15 @@ mod tests {
     #[test]
     fn a_path_is_due_when_it_is_quiet_or_has_been_busy_for_long() {
         let mailbox = Mailbox::default();
-        mailbox.touch(b"a".to_vec(), false);
-        mailbox.touch(b"a".to_vec(), true);
+        mailbox.touch(b"a".to_vec(), SHALLOW);
+        mailbox.touch(b"a".to_vec(), DEEP);
         assert!(mailbox.take(Instant::now()).local.is_empty(), "somebody may still write to it");
         let delivery = mailbox.take(Instant::now() + Duration::from_secs(10));
         assert_eq!(delivery.local, Paths::from([(b"a".to_vec(), true)]));
         assert_eq!(mailbox.waiting(), 0);
         let end = Instant::now() + BUSY_MAX * 10;
         loop {
-            mailbox.touch(b"busy".to_vec(), false);
+            mailbox.touch(b"busy".to_vec(), SHALLOW);
             if !mailbox.take(Instant::now()).local.is_empty() {
                 break;
             }
@@ -201,9 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_counts_as_closed_until_it_is_changed_again() {
+        let mailbox = Mailbox::default();
+        for (path, events) in [(&b"saved"[..], [DEEP, SHALLOW, CLOSED]), (b"open", [DEEP, CLOSED, SHALLOW])] {
+            events.into_iter().for_each(|told| mailbox.touch(path.to_vec(), told));
+        }
+        mailbox.stop();
+        let delivery = mailbox.take(Instant::now());
+        assert_eq!(delivery.local.len(), 2);
+        assert_eq!(delivery.closed, HashSet::from([b"saved".to_vec()]));
+    }
+
+    #[test]
     fn a_flood_becomes_one_look_at_everything() {
         let mailbox = Mailbox::default();
-        (0..=PATHS_MAX).for_each(|number| mailbox.touch(number.to_le_bytes().to_vec(), false));
+        (0..=PATHS_MAX).for_each(|number| mailbox.touch(number.to_le_bytes().to_vec(), SHALLOW));
         let delivery = mailbox.take(Instant::now());
         assert!(delivery.everything);
         let many = Changes { inodes: vec![crate::base::Inode(7); PATHS_MAX + 1], ..Changes::default() };
@@ -214,7 +246,7 @@ mod tests {
     #[test]
     fn at_a_stop_all_that_waits_is_delivered() {
         let mailbox = Mailbox::default();
-        mailbox.touch(b"a".to_vec(), false);
+        mailbox.touch(b"a".to_vec(), SHALLOW);
         mailbox.stop();
         let delivery = mailbox.take(Instant::now() + Duration::from_secs(10));
         assert!(delivery.stop && delivery.local.len() == 1);

@@ -11,7 +11,7 @@ use super::stamp::{Kind, Local, Stamp};
 use super::worker::ShareHost;
 use super::xattr;
 use crate::tree::{Attr, ReadTree as _, Tree, TreeError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// Paths that are to be looked at; true: with all that lies below.
@@ -41,6 +41,10 @@ pub(super) struct Hand {
     pub watch: Watch,
     /// To be looked at again soon.
     pub again: Paths,
+    /// Files that nobody is about to write to.
+    pub closed: HashSet<Rel>,
+    /// It is the last time: what is seen now counts.
+    pub ending: bool,
     /// What seems to have been removed on one side.
     missing: Paths,
     removing: bool,
@@ -55,8 +59,20 @@ impl Hand {
         rules: Rules,
         watch: Watch,
     ) -> Hand {
-        let (notes, again, missing) = (Notes::default(), Paths::new(), Paths::new());
-        Hand { folder, tree, host, base, rules, notes, watch, again, missing, removing: false }
+        Hand {
+            folder,
+            tree,
+            host,
+            base,
+            rules,
+            watch,
+            notes: Notes::default(),
+            again: Paths::new(),
+            closed: HashSet::new(),
+            ending: false,
+            missing: Paths::new(),
+            removing: false,
+        }
     }
 
     /// Looks at paths, parents first; then at what seems removed, children first.
@@ -130,6 +146,9 @@ impl Hand {
         let mut deep = deep;
         if !self.removing && self.follow_renames(path, local.as_ref(), attr.as_ref())? {
             (local, attr, deep) = (self.folder.look(path)?, self.look_in_tree(path)?, true);
+        }
+        if local.is_some_and(|local| self.is_unwritten(path, &local, attr.as_ref())) {
+            return Err(ShareError::Moved);
         }
         let base = self.base.get(path).copied();
         let known = base.filter(|entry| !entry.left);

@@ -203,6 +203,7 @@ impl Worker {
             };
             let delivery = self.mailbox.take(Instant::now() + pause);
             let stop = delivery.stop;
+            self.hand.ending = stop;
             if self.is_sound() {
                 self.work(delivery);
                 if stop {
@@ -242,6 +243,7 @@ impl Worker {
 
     fn work(&mut self, delivery: Delivery) {
         let mut paths = std::mem::take(&mut self.hand.again);
+        self.hand.closed = delivery.closed;
         let mut add = |path: Rel, deep: bool| *paths.entry(path).or_default() |= deep;
         let period = match self.mailbox.blind.load(Ordering::SeqCst) {
             true => BLIND_RESCAN_PERIOD,

@@ -8,9 +8,9 @@ use super::reconcile::Hand;
 use super::stamp::{Kind, Local, Stamp};
 use super::xattr::{self, Xattrs};
 use crate::base::Inode;
-use crate::tree::{Attr, FileType, Owner, ReadTree as _, Tree, TreeError};
+use crate::tree::{Attr, FileType, Owner, ReadTree as _, Tree, TreeError, UNWRITTEN_MAX};
 use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Times on a disk tick in steps of some milliseconds: what was written less than that ago, in nanoseconds, may be written
 /// again and keep its time.
@@ -54,6 +54,18 @@ impl Hand {
         let time = i128::from(local.mtime.seconds) * 1_000_000_000 + i128::from(local.mtime.nanos);
         let ago = i128::try_from(now).unwrap_or(0) - time;
         local.kind == Kind::File && ago.abs() < RACY_NANOS
+    }
+
+    /// Whether a file was made or emptied just now, to be written as it seems: what others have of it is no news to them.
+    pub(super) fn is_unwritten(&self, path: &[u8], local: &Local, attr: Option<&Attr>) -> bool {
+        let empty = local.kind == Kind::File && local.bytes == 0;
+        if !empty || self.ending || self.closed.contains(path) || attr.is_some_and(|attr| attr.size == 0) {
+            return false;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed = u64::try_from(local.ctime.seconds).unwrap_or(0);
+        let since = now.checked_sub(Duration::new(changed, local.ctime.nanos));
+        since.is_some_and(|since| since < UNWRITTEN_MAX)
     }
 
     /// Who owns what is made in the tree.

@@ -214,7 +214,7 @@ const AWAITED: Duration = Duration::from_secs(1);
 
 /// Saves as many programs do, but takes time between emptying and writing. Says whether that was short enough: a busy
 /// machine may let a program sleep for longer than it asked for.
-fn save_slowly(device: &Device, name: &str, content: &[u8]) -> bool {
+pub fn save_slowly(device: &Device, name: &str, content: &[u8]) -> bool {
     let began = Instant::now();
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).open(device.path(name)).unwrap();
@@ -224,7 +224,7 @@ fn save_slowly(device: &Device, name: &str, content: &[u8]) -> bool {
 }
 
 /// Whether a file was ever seen empty at `there` while `change` was made, and until it arrived.
-fn seen_empty(there: &Device, name: &str, content: &[u8], change: impl FnOnce() -> bool) -> Option<bool> {
+pub fn seen_empty(there: &Device, name: &str, content: &[u8], change: impl FnOnce() -> bool) -> Option<bool> {
     let (done, empty) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -2,6 +2,7 @@
 
 use super::harness::{Device, NAME, World};
 use super::process::{PATIENCE, run, wait_until};
+use super::push::{save_slowly, seen_empty};
 use super::trees::source_tree;
 use rustix::fs::XattrFlags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -319,4 +320,29 @@ fn what_is_ignored_stays_on_its_side() {
     a.write(".kilofsignore", b"/build/\n");
     b.awaits("source/object.o", b"not shared");
     a.awaits("theirs.o", b"stays there");
+}
+
+#[test]
+fn a_file_that_is_saved_in_the_folder_is_not_told_empty() {
+    let world = World::new();
+    let (a, b) = shared_and_mounted(&world);
+    a.write("text", b"the first");
+    b.awaits("text", b"the first");
+    let mut counted = 0;
+    for round in 0.. {
+        let content = format!("round {round}");
+        let name = if round % 2 == 0 { "text" } else { &format!("new{round}") };
+        let seen = seen_empty(&b, name, content.as_bytes(), || save_slowly(&a, name, content.as_bytes()));
+        counted += usize::from(seen.is_some());
+        assert_ne!(seen, Some(true), "round {round}: {name} was seen empty");
+        if counted == 4 {
+            break;
+        }
+    }
+    // Closed, or empty for long, it is meant to be empty.
+    a.write("closed", b"");
+    let _open = std::fs::File::create(a.path("text")).unwrap();
+    b.awaits("closed", b"");
+    b.awaits("text", b"");
+    await_same(&a, &b);
 }
