@@ -1,15 +1,19 @@
 //! Fetching the rest of what is shown already, in the background: on devices that are to have everything.
 
-use super::demand::blocking;
+use super::demand::{SHARED_PAUSE, blocking};
 use super::drive::{Driver, Net};
 use super::error::EngineError;
 use super::transfer::{STALL_DEADLINE, missing_bytes};
 use super::versions::Version as KeptVersion;
+use crate::image::Incoming;
 use crate::net::NetError;
 use crate::torrent::Metainfo;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes that neighbours are asked for at a time, and how long for: when a newer version comes, these may come twice.
+const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_DEADLINE: Duration = Duration::from_secs(30);
 /// Nobody had the rest: they are asked again after so long.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
@@ -58,6 +62,12 @@ impl Driver {
         let metainfo = Metainfo { hashes: supply.hashes().clone() };
         let missing = missing_bytes(&supply);
         self.facts.lock().transfers.insert(infohash, (supply.clone(), missing));
+        // What a reader brings the torrent would bring once more: neighbours are asked for the rest, as he asks them.
+        self.seed(net, &metainfo, version.image.clone()).await;
+        if self.bring_rest(net, version, &supply).await {
+            self.facts.lock().transfers.remove(&infohash);
+            return self.completed(net, &metainfo, version).await;
+        }
         let mut peers = self.neighbouring_peers(net);
         peers.extend(self.find_peers(net).await);
         let fetched = net.swarm.fetch(&metainfo, &supply, &peers, STALL_DEADLINE).await;
@@ -74,12 +84,51 @@ impl Driver {
                 return Ok(false);
             }
         }
+        self.completed(net, &metainfo, version).await
+    }
+
+    async fn completed(
+        self: &Arc<Self>,
+        net: &Net,
+        metainfo: &Metainfo,
+        version: &KeptVersion,
+    ) -> Result<bool, EngineError> {
         self.keep_presence().await;
         self.facts.lock().demand.forget();
-        self.seed(net, &metainfo, version.image.clone()).await;
-        self.tell_what_is_kept(net, None);
-        tracing::info!("all of the newest version is here");
-        Ok(true)
+        let whole = self.core.store.is_whole(&version.image);
+        if whole {
+            self.seed(net, metainfo, version.image.clone()).await;
+            self.tell_what_is_kept(net, None);
+            tracing::info!("all of the newest version is here");
+        }
+        Ok(whole)
+    }
+
+    /// Asks neighbours for all that is missing; whether they brought it, or a newer version is to be completed instead.
+    async fn bring_rest(self: &Arc<Self>, net: &Net, version: &KeptVersion, supply: &Arc<Incoming>) -> bool {
+        let infohash = version.reference.infohash;
+        let batch = (BATCH_BYTES / supply.hashes().length.bytes()).max(1) as usize;
+        loop {
+            let missing = supply.missing();
+            let newer = self.lacking_head().is_none_or(|head| head.reference != version.reference);
+            if missing.is_empty() || newer {
+                return true;
+            }
+            if net.gossip.neighbours().is_empty() {
+                return false;
+            }
+            let mine = self.begin_flight(infohash, &missing[..missing.len().min(batch)]);
+            if mine.is_empty() {
+                // Readers are bringing these.
+                tokio::time::sleep(SHARED_PAUSE).await;
+                continue;
+            }
+            let left = self.bring(net, infohash, supply, &mine, BATCH_DEADLINE).await;
+            self.end_flight(infohash, &mine);
+            if left.len() == mine.len() {
+                return false;
+            }
+        }
     }
 
     /// Makes what has come in survive a crash, if anything has.

@@ -10,6 +10,7 @@ use std::time::Duration;
 const POLL_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(200);
 const CACHE_MIB_DEFAULT: u64 = 256;
+const SHOW_EARLY_MIB_DEFAULT: u64 = 1024;
 /// Bootstrap nodes of the public Mainline DHT, used where nothing else is named.
 const PUBLIC_BOOTSTRAP: [&str; 4] = [
     "router.bittorrent.com:6881",
@@ -67,6 +68,9 @@ pub struct Options {
     /// Show files before they are here, and fetch them when they are read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_demand: Option<bool>,
+    /// A version of which more is missing, in MiB, is shown before the content of its files is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub show_early_mib: Option<u64>,
     /// What the store may take where files are fetched on demand, in bytes: a number, or text such as "20G".
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional")]
     pub local_limit: Option<u64>,
@@ -138,6 +142,7 @@ impl Options {
             cache_mib: upper.cache_mib.or(self.cache_mib),
             image_mib_max: upper.image_mib_max.or(self.image_mib_max),
             on_demand: upper.on_demand.or(self.on_demand),
+            show_early_mib: upper.show_early_mib.or(self.show_early_mib),
             local_limit: upper.local_limit.or(self.local_limit),
             pin: upper.pin.or(self.pin),
             mirror_quota: upper.mirror_quota.or(self.mirror_quota),
@@ -164,6 +169,7 @@ impl Options {
             rescue: false,
             mirrors: false,
             on_demand: self.on_demand.unwrap_or(false),
+            early_bytes_min: self.show_early_mib.unwrap_or(SHOW_EARLY_MIB_DEFAULT).saturating_mul(1 << 20),
             local_limit_bytes: self.local_limit.filter(|_| self.on_demand == Some(true)),
             pins: self.pin.unwrap_or_default(),
             mirror_quota_bytes: self.mirror_quota,
@@ -213,6 +219,8 @@ pub struct Settings {
     pub mirrors: bool,
     /// Fetch the content of files when it is read, and no sooner.
     pub on_demand: bool,
+    /// A version of which more is missing is shown before its files are here, if neighbours can be asked.
+    pub early_bytes_min: u64,
     /// What the store may take then, in bytes.
     pub local_limit_bytes: Option<u64>,
     /// Paths whose content is fetched all the same.

@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A version of which more is missing is shown before its files are here, if neighbours can be asked.
-const WHOLE_BYTES_MAX: u64 = 128 << 20;
 /// A device that fetches on demand fetches changes up to this size at once.
 const SMALL_BYTES_MAX: u64 = 4 << 20;
 /// One question to neighbours gets so long.
@@ -24,7 +22,7 @@ const ASK_DEADLINE: Duration = Duration::from_secs(8);
 /// Before a question is put again, somebody may have come.
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
 /// Others are asking for the same bytes: how often to look whether they have come.
-const SHARED_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const SHARED_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes that are fetched ahead of a reader: doubled for one that reads on.
 const AHEAD_BYTES_MIN: u64 = 512 << 10;
 const AHEAD_BYTES_MAX: u64 = 8 << 20;
@@ -117,7 +115,9 @@ impl Driver {
         }
         let unknown = bytes_of(incoming, &incoming.unknown());
         // What is known to be absent below it as well is no reason to wait.
-        self.core.settings.on_demand || unknown == 0 && !incoming.complete() || unknown > WHOLE_BYTES_MAX
+        self.core.settings.on_demand
+            || unknown == 0 && !incoming.complete()
+            || unknown > self.core.settings.early_bytes_min
     }
 
     /// Brings what a version needs to be shown, and makes an image of it. None where neighbours did not bring that: then
@@ -325,12 +325,12 @@ impl Driver {
     }
 
     /// Of these pieces the ones that nobody is fetching; they are this caller's from now on.
-    fn begin_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) -> Vec<PieceIndex> {
+    pub(super) fn begin_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) -> Vec<PieceIndex> {
         let demand = &mut self.facts.lock().demand;
         pieces.iter().copied().filter(|piece| demand.in_flight.insert((infohash, *piece))).collect()
     }
 
-    fn end_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) {
+    pub(super) fn end_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) {
         let demand = &mut self.facts.lock().demand;
         pieces.iter().for_each(|piece| _ = demand.in_flight.remove(&(infohash, *piece)));
     }

@@ -274,6 +274,13 @@ impl Driver {
             let kept: Vec<_> = core.inner().versions.iter().cloned().collect();
             let mut bases = Vec::new();
             for version in kept.iter().take(BASES_MAX) {
+                // What is here in part cannot be hashed anew in pieces of another length.
+                let known = core.cache.hashes(&version.reference.infohash);
+                if known.is_none_or(|known| known.length != hashes.length)
+                    && !core.store.is_whole(&version.image)
+                {
+                    continue;
+                }
                 bases.push((version.image.clone(), core.hashes_at(version, hashes.length)?));
             }
             Ok::<_, EngineError>(Arc::new(core.store.incoming(hashes, &bases)?))

@@ -177,6 +177,7 @@ fn a_large_database_is_shown_at_once_and_comes_in_the_background() {
     a.sync();
     let b = world.device("b");
     b.join(&a.link("write"));
+    std::fs::write(b.home.join("config.toml"), "show-early-mib = 64\n").unwrap();
     b.mount_with(&["--limit-down", "8M"]);
     wait_until("the tree is shown", || b.mount.join("small").exists());
     let here = number(&b, "here_bytes");

@@ -55,9 +55,11 @@ async fn answer(
 #[test]
 fn what_is_asked_for_is_answered_by_who_has_it() {
     let stage = Stage::new();
-    let newest = stage.thief.record().versions[0].infohash;
     let core = &stage.thief.core;
-    let version = core.inner().versions.get(&newest).cloned().unwrap();
+    let listed = stage.thief.record().versions;
+    let has = |infohash: InfoHash| core.inner().versions.get(&infohash).cloned();
+    let version = listed.iter().find_map(|version| has(version.infohash)).expect("the thief has one of them");
+    let newest = version.reference.infohash;
     let hashes = core.hashes_of(&version).unwrap();
     let (gossip, mut events) = stage.thief.gossip();
     let count = hashes.hashes.len() as u32;
