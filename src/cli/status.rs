@@ -132,13 +132,7 @@ fn described(status: &Status) -> String {
             format!("{} not published yet", bytes(status.pending_bytes))
         },
     ));
-    let here = match status.image_bytes - status.here_bytes.min(status.image_bytes) {
-        0 => String::new(),
-        _ if status.on_demand => format!(", {} here, the rest on demand", bytes(status.here_bytes)),
-        _ => format!(", {} here, the rest on its way", bytes(status.here_bytes)),
-    };
-    let (size, live) = (bytes(status.image_bytes), bytes(status.live_bytes));
-    rows.push(("size", format!("{size}, {live} in use{here}")));
+    rows.push(("size", size(status)));
     rows.push((
         "traffic",
         format!("{} fetched, {} sent", bytes(status.fetched_bytes), bytes(status.sent_bytes)),
@@ -187,6 +181,16 @@ fn described(status: &Status) -> String {
 }
 
 /// Versions as a table: newest first, what is here, when and by whom it was made, who else has it.
+/// How large the image is, and how much of it is here if not all of it is.
+pub fn size(status: &Status) -> String {
+    let here = match status.image_bytes.saturating_sub(status.here_bytes) {
+        0 => String::new(),
+        _ if status.on_demand => format!(", {} here, the rest on demand", bytes(status.here_bytes)),
+        _ => format!(", {} here, the rest on its way", bytes(status.here_bytes)),
+    };
+    format!("{}, {} in use{here}", bytes(status.image_bytes), bytes(status.live_bytes))
+}
+
 fn versions(status: &Status) -> String {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = Now { clock: i64::try_from(clock).unwrap_or(i64::MAX), instant: Instant::now() };

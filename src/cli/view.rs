@@ -2,6 +2,7 @@
 
 use super::output::{bytes, short, shown, span};
 use super::seen::Seen;
+use super::status::size;
 use super::text::{Line, Tone, bar, column};
 use crate::daemon::answers::LogEntry;
 use crate::daemon::status::{Status, TransferStatus, VersionStatus};
@@ -148,7 +149,7 @@ fn summary(seen: &Seen, status: &Status) -> Vec<Line> {
     }
     lines.push(record);
     let root = status.root.as_deref().map_or("not readable here".into(), short);
-    let size = format!(", {}, {} in use", bytes(status.image_bytes), bytes(status.live_bytes));
+    let size = format!(", {}", size(status));
     lines.push(labelled("content", Tone::Plain, root).and(Tone::Dim, size));
     if seen.alive {
         let known = format!(", {} known", counted(status.peers, "peer"));

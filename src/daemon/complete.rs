@@ -20,15 +20,15 @@ const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 impl Driver {
     /// Fetches what the head still lacks, unless that is under way or not wanted.
     pub(super) fn complete_soon(self: &Arc<Self>) {
-        if self.core.settings.on_demand || std::mem::replace(&mut self.facts.lock().demand.completing, true) {
+        if self.core.settings.on_demand || !self.facts.lock().demand.completing.want() {
             return;
         }
         let driver = self.clone();
         tokio::spawn(async move {
-            let outcome = driver.complete().await;
-            driver.facts.lock().demand.completing = false;
-            if let Err(error) = outcome {
-                tracing::warn!(%error, "the rest of the newest version is not being fetched");
+            while driver.facts.lock().demand.completing.goes_on() {
+                if let Err(error) = driver.complete().await {
+                    tracing::warn!(%error, "the rest of the newest version is not being fetched");
+                }
             }
         });
     }
@@ -118,14 +118,13 @@ impl Driver {
                 return false;
             }
             let mine = self.begin_flight(infohash, &missing[..missing.len().min(batch)]);
-            if mine.is_empty() {
+            if mine.pieces.is_empty() {
                 // Readers are bringing these.
                 tokio::time::sleep(SHARED_PAUSE).await;
                 continue;
             }
-            let left = self.bring(net, infohash, supply, &mine, BATCH_DEADLINE).await;
-            self.end_flight(infohash, &mine);
-            if left.len() == mine.len() {
+            let left = self.bring(net, infohash, supply, &mine.pieces, BATCH_DEADLINE).await;
+            if left.len() == mine.pieces.len() {
                 return false;
             }
         }

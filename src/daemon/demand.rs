@@ -39,11 +39,11 @@ pub(super) struct Demand {
     in_flight: BTreeSet<(InfoHash, PieceIndex)>,
     /// Where the last reader will go on, and how much was fetched ahead of it.
     ahead: Vec<(u64, u64)>,
-    /// Whether the rest of the head is being fetched.
-    pub(super) completing: bool,
+    /// Fetching the rest of the head.
+    pub(super) completing: Errand,
     pub(super) pins: Vec<Vec<u8>>,
-    pub(super) pins_changed: bool,
-    pub(super) pinning: bool,
+    pub(super) pinning: Errand,
+    pub(super) over_limit: super::quota::Over,
     /// Which versions each neighbour has all of and gives nothing of up.
     pub(super) keepers: BTreeMap<NeighbourId, Vec<InfoHash>>,
     /// When a region was fetched last, as a count.
@@ -175,16 +175,17 @@ impl Driver {
             }
             let Some(net) = self.net() else { return Ok(false) };
             let mine = self.begin_flight(infohash, &wanted);
-            if mine.is_empty() {
+            if mine.pieces.is_empty() {
                 tokio::time::sleep(SHARED_PAUSE).await;
                 continue;
             }
             self.facts.lock().demand.note_fetched(place);
             self.fetch_ahead(infohash, &supply, place, &wanted);
             let patience = ASK_DEADLINE.min(deadline - Instant::now());
-            let left = self.bring(net, infohash, &supply, &mine, patience).await;
-            self.end_flight(infohash, &mine);
-            if left.len() == mine.len() {
+            let left = self.bring(net, infohash, &supply, &mine.pieces, patience).await;
+            let asked = mine.pieces.len();
+            drop(mine);
+            if left.len() == asked {
                 tokio::time::sleep(AGAIN_PAUSE).await;
             }
         }
@@ -311,28 +312,60 @@ impl Driver {
         let end = hashes.length.start_of(*last) + hashes.bytes_of(*last);
         let bytes = self.facts.lock().demand.ahead_of(place, end);
         let beyond = Place { offset: end, length: u32::try_from(bytes).unwrap_or(u32::MAX) };
-        let pieces = self.begin_flight(infohash, &supply.missing_at(beyond));
-        if pieces.is_empty() {
+        let flight = self.begin_flight(infohash, &supply.missing_at(beyond));
+        if flight.pieces.is_empty() {
             return;
         }
         let (driver, supply) = (self.clone(), supply.clone());
         tokio::spawn(async move {
             if let Some(net) = driver.net() {
-                driver.bring(net, infohash, &supply, &pieces, ASK_DEADLINE).await;
+                driver.bring(net, infohash, &supply, &flight.pieces, ASK_DEADLINE).await;
             }
-            driver.end_flight(infohash, &pieces);
+            drop(flight);
         });
     }
 
-    /// Of these pieces the ones that nobody is fetching; they are this caller's from now on.
-    pub(super) fn begin_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) -> Vec<PieceIndex> {
+    /// Of these pieces the ones that nobody is fetching; they are this caller's until the flight is dropped.
+    pub(super) fn begin_flight(self: &Arc<Self>, infohash: InfoHash, pieces: &[PieceIndex]) -> Flight {
         let demand = &mut self.facts.lock().demand;
-        pieces.iter().copied().filter(|piece| demand.in_flight.insert((infohash, *piece))).collect()
+        let free = |piece: &PieceIndex| demand.in_flight.insert((infohash, *piece));
+        let pieces = pieces.iter().copied().filter(free).collect();
+        Flight { driver: self.clone(), infohash, pieces }
+    }
+}
+
+/// Pieces that one caller fetches. Whichever way that ends, others may fetch them afterwards.
+pub(super) struct Flight {
+    driver: Arc<Driver>,
+    infohash: InfoHash,
+    pub(super) pieces: Vec<PieceIndex>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let demand = &mut self.driver.facts.lock().demand;
+        self.pieces.iter().for_each(|piece| _ = demand.in_flight.remove(&(self.infohash, *piece)));
+    }
+}
+
+/// Work of which one run at a time is enough, and which is run again for who asked for it meanwhile.
+#[derive(Default)]
+pub(super) struct Errand {
+    running: bool,
+    wanted: bool,
+}
+
+impl Errand {
+    /// Asks for a run; whether the caller is to begin it.
+    pub(super) fn want(&mut self) -> bool {
+        self.wanted = true;
+        !std::mem::replace(&mut self.running, true)
     }
 
-    pub(super) fn end_flight(&self, infohash: InfoHash, pieces: &[PieceIndex]) {
-        let demand = &mut self.facts.lock().demand;
-        pieces.iter().for_each(|piece| _ = demand.in_flight.remove(&(infohash, *piece)));
+    /// Whether to run it once more; it has ended where not.
+    pub(super) fn goes_on(&mut self) -> bool {
+        self.running = std::mem::take(&mut self.wanted);
+        self.running
     }
 }
 
@@ -364,6 +397,15 @@ fn together(pieces: impl Iterator<Item = PieceIndex>, incoming: &Incoming) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_while_an_errand_ends_is_not_forgotten() {
+        let mut errand = Errand::default();
+        assert!(errand.want() && errand.goes_on());
+        assert!(!errand.want(), "it is under way");
+        assert!(errand.goes_on() && !errand.goes_on());
+        assert!(errand.want());
+    }
 
     #[test]
     fn who_reads_on_gets_more_ahead() {

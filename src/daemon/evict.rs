@@ -70,6 +70,9 @@ impl Core {
         let lacks = |offset| self.store.lacks(&head.image, Place { offset, length: UNIT_BYTES as u32 });
         let ranges = choose(&head.image, &spared, &lacks, order, bytes);
         let given_up = self.store.give_up(&head.image, &ranges)?;
+        if given_up.bytes() == 0 {
+            return Ok(0);
+        }
         // The first of the two commits holds all that was written on top of these bytes so far; what is written from now
         // on fetches them first.
         self.commit()?;
@@ -129,7 +132,11 @@ impl Driver {
             return;
         };
         let (pins, order) = {
-            let demand = &self.facts.lock().demand;
+            let demand = &mut self.facts.lock().demand;
+            // Where all that is left is spared, looking for more does not find it.
+            if !demand.over_limit.is_worth_it(present) {
+                return;
+            }
             (demand.pins.clone(), demand.order())
         };
         let (core, bytes) = (self.core.clone(), present - limit / 100 * DOWN_TO_PERCENT);

@@ -73,7 +73,7 @@ const fn counter(name: &'static str, help: &'static str, value: fn(&Status) -> O
 }
 
 /// All but `kilofs_up`, which is told of every database. Above 2^53 a count is rounded, as Prometheus does itself.
-const FAMILIES: [Family; 27] = [
+const FAMILIES: [Family; 28] = [
     gauge("kilofs_uptime_seconds", "Time since the engine started.", |s| s.uptime_seconds),
     gauge("kilofs_mounted", "1 if the database is mounted.", |s| Some(f64::from(s.mounted_at.is_some()))),
     counter("kilofs_fetched_bytes_total", "Bytes fetched from peers since the database came here.", |s| {
@@ -102,6 +102,7 @@ const FAMILIES: [Family; 27] = [
     }),
     gauge("kilofs_image_bytes", "Length of the image.", |s| Some(s.image_bytes as f64)),
     gauge("kilofs_live_bytes", "Bytes of the image that are in use.", |s| Some(s.live_bytes as f64)),
+    gauge("kilofs_here_bytes", "Bytes of the image that are here.", |s| Some(s.here_bytes as f64)),
     gauge("kilofs_store_bytes", "What the store takes, in whole slots.", |s| Some(s.store_bytes as f64)),
     gauge("kilofs_quota_bytes", "What the store of a mirror may take.", |s| {
         s.quota_bytes.map(|bytes| bytes as f64)

@@ -75,20 +75,18 @@ impl Driver {
     pub(super) fn fetch_pinned(self: &Arc<Self>) {
         {
             let demand = &mut self.facts.lock().demand;
-            demand.pins_changed = true;
-            if demand.pins.is_empty() || std::mem::replace(&mut demand.pinning, true) {
+            if demand.pins.is_empty() || !demand.pinning.want() {
                 return;
             }
         }
         let driver = self.clone();
         tokio::spawn(async move {
             // A change that comes in the middle begins it anew.
-            while std::mem::take(&mut driver.facts.lock().demand.pins_changed) {
+            while driver.facts.lock().demand.pinning.goes_on() {
                 if let Err(error) = driver.bring_pinned().await {
                     tracing::warn!(%error, "what is pinned is not all here");
                 }
             }
-            driver.facts.lock().demand.pinning = false;
         });
     }
 

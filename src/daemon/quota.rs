@@ -129,7 +129,7 @@ pub(super) struct Over {
 
 impl Over {
     /// Whether another look may help: commits cost, and a newest version that is too large stays so.
-    fn is_worth_it(&mut self, bytes: u64) -> bool {
+    pub(super) fn is_worth_it(&mut self, bytes: u64) -> bool {
         self.looks = if self.bytes == bytes { self.looks + 1 } else { 1 };
         self.bytes = bytes;
         self.looks <= LOOKS_MAX

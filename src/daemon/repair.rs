@@ -7,6 +7,7 @@
 
 use super::answers::{CheckFinding, Checked};
 use super::core::{Core, now_timestamp, random};
+use super::demand::blocking;
 use super::drive::{Driver, Net};
 use super::error::EngineError;
 use super::history;
@@ -120,13 +121,6 @@ impl Driver {
         let peers = self.find_peers(net).await;
         self.metainfo_from(net, version.infohash, &peers).await.ok()?.ok()
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| EngineError::Other(error.to_string()))?
 }
 
 impl Core {

@@ -30,7 +30,7 @@ impl Shared {
         answer: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
         let outcome = attempt(self);
-        self.unless_absent(Instant::now() + PATIENCE, outcome, attempt, answer);
+        self.again_when_here(outcome, attempt, answer);
     }
 
     /// [`Shared::when_here`] for a request of which the first attempt has been made.
@@ -40,24 +40,25 @@ impl Shared {
         attempt: impl Fn(&Shared) -> Result<T, Refusal> + Send + 'static,
         answer: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
-        self.unless_absent(Instant::now() + PATIENCE, outcome, attempt, answer);
+        self.unless_absent(None, outcome, attempt, answer);
     }
 
     fn unless_absent<T: 'static>(
         self: &Arc<Shared>,
-        deadline: Instant,
+        deadline: Option<Instant>,
         outcome: Result<T, Refusal>,
         attempt: impl Fn(&Shared) -> Result<T, Refusal> + Send + 'static,
         answer: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
         let Some(place) = outcome.as_ref().err().and_then(Refusal::absent) else { return answer(outcome) };
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
         let shared = self.clone();
         let then = move |came: bool| {
             if !came {
                 return answer(Err(TreeError::Absent(place).into()));
             }
             let outcome = attempt(&shared);
-            shared.unless_absent(deadline, outcome, attempt, answer);
+            shared.unless_absent(Some(deadline), outcome, attempt, answer);
         };
         self.host.fault(place, deadline, Box::new(then));
     }
