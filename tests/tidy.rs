@@ -266,3 +266,35 @@ fn every_dependency_is_permissive() {
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The tests that the attack book in kilofs(7) names.
+fn named_in_the_book(page: &str) -> BTreeSet<&str> {
+    let book = page.split(".Ss Attacks, one by one\n").nth(1).unwrap().split("\n.Ss ").next().unwrap();
+    book.lines()
+        .filter_map(|line| line.strip_prefix(".Fn "))
+        .map(|rest| rest.split(' ').next().unwrap())
+        .collect()
+}
+
+/// The functions marked as tests in a source file.
+fn tests_of(text: &str) -> impl Iterator<Item = &str> {
+    let marked = text.split("#[test]").skip(1);
+    marked.filter_map(|rest| rest.split("fn ").nth(1)?.split('(').next())
+}
+
+#[test]
+fn every_attack_of_the_book_is_a_test() {
+    let page = std::fs::read_to_string(root().join("man/kilofs.7")).unwrap();
+    let named = named_in_the_book(&page);
+    assert!(named.len() >= 60, "{} names: the book is not where this test looks for it", named.len());
+    let read = |folder| rust_files(folder).into_iter().map(|file| std::fs::read_to_string(file).unwrap());
+    let (src, tests): (Vec<String>, Vec<String>) = (read("src").collect(), read("tests").collect());
+    let known: BTreeSet<&str> = src.iter().chain(&tests).flat_map(|text| tests_of(text)).collect();
+    let missing: Vec<_> = named.difference(&known).collect();
+    assert!(missing.is_empty(), "kilofs(7) names tests that do not exist: {missing:#?}");
+    // And what the thief is made to try, the book tells.
+    let tried: Vec<String> = read("tests/forge").collect();
+    let tried: BTreeSet<&str> = tried.iter().flat_map(|text| tests_of(text)).collect();
+    let untold: Vec<_> = tried.difference(&named).collect();
+    assert!(untold.is_empty(), "kilofs(7) does not tell of {untold:#?}");
+}
