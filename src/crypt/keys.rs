@@ -67,6 +67,13 @@ impl DatabaseKey {
     }
 }
 
+impl DeviceKey {
+    /// The key itself, for what is sealed to the device.
+    pub(super) fn signing_key(&self) -> &SigningKey {
+        &self.0
+    }
+}
+
 /// Whether `signature` is `public`'s over `message`. Strict: no small-order keys, no malleable signatures.
 pub fn verify(public: &[u8; 32], message: &[u8], signature: &Signature) -> bool {
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);

@@ -1,6 +1,7 @@
 //! Floor 1: keys, what is derived from them, and the sealing of everything that leaves memory.
 
 pub mod channel;
+pub mod envelope;
 pub mod keyring;
 pub mod keys;
 pub mod link;
