@@ -12,5 +12,5 @@ pub use ids::{
     Signature,
 };
 pub use pieces::{PieceHash, PieceHashes};
-pub use shown::shown;
+pub use shown::{is_active, shown};
 pub use units::{PieceIndex, PieceLength, REGION_BYTES, RegionIndex, SlotIndex};

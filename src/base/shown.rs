@@ -2,13 +2,22 @@
 
 use std::fmt::Write as _;
 
+/// Whether a character does something to a terminal instead of being shown: it moves the cursor, changes how text looks,
+/// or turns it around.
+pub fn is_active(character: char) -> bool {
+    let reorders = matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    character.is_control() || reorders
+}
+
 /// Text for a terminal: what is no UTF-8, control characters and characters that reorder text are escaped.
 pub fn shown(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if character.is_control() || reorders {
+            if is_active(character) {
                 text.extend(character.escape_default());
             } else {
                 text.push(character);

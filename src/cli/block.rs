@@ -14,8 +14,16 @@ use crate::daemon::home::Name;
 use crate::daemon::status::Status;
 use crate::record::{BLOCKS_MAX, BlockCharter, Floor, Mode};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The longest list of paths that is read, in bytes: more than all blocks can have.
+const LIST_BYTES_MAX: u64 = 16 << 20;
 
 /// Directories with rules of their own.
 #[derive(Args)]
@@ -29,10 +37,14 @@ pub struct Block {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make a directory a block; it is made if it does not exist, and must be empty if it does
+    /// Make directories blocks; each is made if it does not exist, and must be empty if it does
     Add {
-        /// A path from the database's root
-        path: OsString,
+        /// Paths from the database's root
+        #[arg(value_name = "PATH", required_unless_present = "from")]
+        paths: Vec<OsString>,
+        /// Read more paths from FILE, one a line; - is standard input
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
         /// Who may write: rw (everybody with a write link) or ro (nobody but the admin)
         #[arg(long, default_value = "rw")]
         mode: Mode,
@@ -52,58 +64,105 @@ enum Action {
 /// Runs `block`.
 pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
     match action {
-        Action::Add { path, mode, owner } => {
+        Action::Add { paths, from, mode, owner } => {
             ensure_supported(mode)?;
             if owner.is_some() {
                 let message = "this version has no blocks with an owner: leave --owner out";
                 return Err(Failure::new(FailureKind::Usage, message));
             }
-            add(context, &name, &path, mode)
+            add(context, &name, paths, from.as_deref(), mode)
         }
         Action::List => list(context, &name),
         Action::Remove { block } => remove(context, &name, &block),
     }
 }
 
-fn add(context: &Context, name: &Name, path: &OsStr, mode: Mode) -> Outcome {
-    let path = paths::inside(path)?;
-    if path.is_empty() {
-        return Err(Failure::new(FailureKind::Usage, "the database's root is block 0 already"));
-    }
-    let shown_path = format!("/{}", shown(&path));
+/// Makes blocks of directories, all in one policy.
+fn add(context: &Context, name: &Name, typed: Vec<OsString>, from: Option<&Path>, mode: Mode) -> Outcome {
+    let single = from.is_none() && typed.len() == 1;
+    let listed = from.map(listed_in).transpose()?.unwrap_or_default();
+    let paths =
+        apart(typed.iter().chain(&listed).map(|path| paths::inside(path)).collect::<Result<_, _>>()?)?;
     let mut admin = Admin::open(context, name)?;
-    ensure_no_block(&admin.terms()?, &path)?;
-    admin.prepare(&path)?;
-    let birth = Birth(random()?);
-    let number = admin.enact(|terms| {
-        ensure_no_block(terms, &path)?;
-        let number = free_number(terms)?;
-        terms.set_mode(number, mode);
-        let floor = Floor { counter: 0, root: None };
-        let block = BlockCharter { path: path.clone(), owner: None, birth, epoch: 0, floor };
-        terms.charter.blocks.insert(number, block);
-        Ok(number)
+    numbers_for(&admin.terms()?, &paths)?;
+    admin.prepare(paths.iter().map(Vec::as_slice))?;
+    let births = paths.iter().map(|_| random().map(Birth)).collect::<Result<Vec<_>, _>>()?;
+    let numbers = admin.enact(|terms| {
+        let numbers = numbers_for(terms, &paths)?;
+        for ((path, number), birth) in paths.iter().zip(&numbers).zip(&births) {
+            terms.set_mode(*number, mode);
+            let floor = Floor { counter: 0, root: None };
+            let block = BlockCharter { path: path.clone(), owner: None, birth: *birth, epoch: 0, floor };
+            terms.charter.blocks.insert(*number, block);
+        }
+        Ok(numbers)
     })?;
-    let added = json!({ "number": number.0, "path": shown_path, "mode": mode.to_string() });
-    context.output.result(&added, |_| format!("{shown_path} is block {number}, {mode}"))
-}
-
-fn ensure_no_block(terms: &Terms, path: &[u8]) -> Outcome {
-    match terms.find(None, path) {
-        Some(number) => Err(Failure::failed(format!("/{} is block {number} already", shown(path)))),
-        None => Ok(()),
-    }
-}
-
-/// The lowest number that no block has. A number is used again after its block was removed: its birth tells the two
-/// apart.
-fn free_number(terms: &Terms) -> Result<BlockNumber, Failure> {
-    let mut numbers = (1..BLOCKS_MAX).filter_map(|number| u16::try_from(number).ok().map(BlockNumber));
-    numbers.find(|number| !terms.charter.blocks.contains_key(number)).ok_or_else(|| {
-        Failure::failed(format!(
-            "a database has at most {BLOCKS_MAX} blocks, the root included; remove one first"
-        ))
+    let shown_path = |path: &[u8]| format!("/{}", shown(path));
+    let added = |(path, number): (&Vec<u8>, &BlockNumber)| json!({ "number": number.0, "path": shown_path(path), "mode": mode.to_string() });
+    let mut all: Vec<Value> = paths.iter().zip(&numbers).map(added).collect();
+    let told = if single { all.remove(0) } else { Value::from(all) };
+    context.output.result(&told, |_| match (paths.first(), numbers.first()) {
+        (Some(path), Some(number)) if single => format!("{} is block {number}, {mode}", shown_path(path)),
+        _ => format!("{} directories are blocks now, {mode}", paths.len()),
     })
+}
+
+/// The paths in a file, one a line.
+fn listed_in(file: &Path) -> Result<Vec<OsString>, Failure> {
+    let mut bytes = Vec::new();
+    let input: io::Result<Box<dyn Read>> = match file.to_str() {
+        Some("-") => Ok(Box::new(io::stdin().lock())),
+        _ => File::open(file).map(|file| Box::new(file) as Box<dyn Read>),
+    };
+    let read = input.and_then(|input| input.take(LIST_BYTES_MAX).read_to_end(&mut bytes));
+    read.map_err(|error| Failure::failed(format!("cannot read {}: {error}", file.display())))?;
+    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(|line| OsStr::from_bytes(line).to_owned()).collect())
+}
+
+/// Refuses the root, and paths of which one is or contains another: the outer directory would not be empty.
+fn apart(paths: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Failure> {
+    let usage = |message: String| Err(Failure::new(FailureKind::Usage, message));
+    let mut seen = HashSet::new();
+    for path in &paths {
+        if path.is_empty() {
+            return usage("the database's root is block 0 already".into());
+        }
+        if !seen.insert(path.as_slice()) {
+            return usage(format!("/{} is named twice", shown(path)));
+        }
+    }
+    for path in &paths {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        if let Some(outer) = ends.map(|end| &path[..end]).find(|outer| seen.contains(outer)) {
+            let (outer, inner) = (shown(outer), shown(path));
+            return usage(format!("/{inner} lies in /{outer}: add /{outer} first, then what lies in it"));
+        }
+    }
+    if paths.is_empty() {
+        return usage("no path is named".into());
+    }
+    Ok(paths)
+}
+
+/// Numbers for new blocks, the lowest that no block has. A number is used again after its block was removed: its birth
+/// tells the two apart.
+fn numbers_for(terms: &Terms, paths: &[Vec<u8>]) -> Result<Vec<BlockNumber>, Failure> {
+    let known: HashMap<&[u8], BlockNumber> =
+        terms.charter.blocks.iter().map(|(number, block)| (block.path.as_slice(), *number)).collect();
+    if let Some((path, number)) = paths.iter().find_map(|path| Some((path, known.get(path.as_slice())?))) {
+        return Err(Failure::failed(format!("/{} is block {number} already", shown(path))));
+    }
+    let numbers = (1..BLOCKS_MAX).filter_map(|number| u16::try_from(number).ok().map(BlockNumber));
+    let free = numbers.filter(|number| !terms.charter.blocks.contains_key(number));
+    let numbers: Vec<BlockNumber> = free.take(paths.len()).collect();
+    if numbers.len() < paths.len() {
+        return Err(Failure::failed(format!(
+            "a database has at most {BLOCKS_MAX} blocks, the root included: there is room for {} more; remove some first",
+            numbers.len()
+        )));
+    }
+    Ok(numbers)
 }
 
 fn list(context: &Context, name: &Name) -> Outcome {
@@ -116,7 +175,7 @@ fn remove(context: &Context, name: &Name, block: &OsStr) -> Outcome {
     let mut admin = Admin::open(context, name)?;
     // A directory that would do for a new block is empty.
     let (number, path) = removable(&admin.terms()?, block)?;
-    admin.prepare(&path).map_err(|failure| match failure.kind {
+    admin.prepare([path.as_slice()]).map_err(|failure| match failure.kind {
         FailureKind::Usage => {
             Failure::failed(format!("block {number} is not empty: move what is in it elsewhere first"))
         }

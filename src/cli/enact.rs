@@ -118,9 +118,10 @@ impl<'a> Admin<'a> {
         Terms::in_force(&mut self.session)
     }
 
-    /// Makes sure that there is an empty directory at a path.
-    pub fn prepare(&mut self, path: &[u8]) -> Result<(), Failure> {
-        self.session.ask(Request::Prepare { path_hex: HEXLOWER.encode(path) }).map(drop)
+    /// Makes sure that there is an empty directory at each path.
+    pub fn prepare<'p>(&mut self, paths: impl IntoIterator<Item = &'p [u8]>) -> Result<(), Failure> {
+        let paths_hex = paths.into_iter().map(|path| HEXLOWER.encode(path)).collect();
+        self.session.ask(Request::Prepare { paths_hex }).map(drop)
     }
 
     /// Makes one change: `change` edits the terms in force, again if the database has moved on meanwhile, and returns

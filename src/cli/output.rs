@@ -1,6 +1,10 @@
 //! Results on stdout, for a person or as JSON; notes on stderr; what comes from outside is escaped for a terminal.
+//!
+//! Who puts a name into a line escapes it ([`shown`]), so that a line break in it makes no second line. Whatever is forgotten
+//! there is caught here: nothing that a terminal would act on leaves this file.
 
 use super::Outcome;
+use crate::base::is_active;
 pub use crate::base::shown;
 use crate::daemon::control::Failure;
 use data_encoding::HEXLOWER;
@@ -23,10 +27,10 @@ impl Output {
     /// Prints a result: as JSON, or what `human` makes of it.
     pub fn result<T: Serialize>(self, value: &T, human: impl FnOnce(&T) -> String) -> Outcome {
         if !self.json {
-            return print(&human(value));
+            return print(&harmless(&human(value)));
         }
         let text = serde_json::to_string_pretty(value).map_err(|error| Failure::failed(error.to_string()))?;
-        print(&text)
+        print(&harmless_json(&text))
     }
 
     /// Prints an engine's answer: as JSON with every field that it has, or what `human` makes of the fields known here.
@@ -38,7 +42,7 @@ impl Output {
         if self.json {
             return self.result(&answer, |_| String::new());
         }
-        print(&human(understood(answer)?))
+        print(&harmless(&human(understood(answer)?)))
     }
 
     /// Whether results are JSON.
@@ -49,7 +53,7 @@ impl Output {
     /// A line on stderr that is no result.
     pub fn note(self, text: &str) {
         // Nobody is left to hear that stderr is closed.
-        _ = writeln!(io::stderr(), "{text}");
+        _ = writeln!(io::stderr(), "{}", harmless(text));
     }
 }
 
@@ -60,6 +64,25 @@ pub fn understood<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Fa
             "the engine answered in a way that this version does not know ({error}); are both of one version?"
         ))
     })
+}
+
+/// Lines without anything that a terminal acts on.
+fn harmless(text: &str) -> String {
+    text.split('\n').map(|line| shown(line.as_bytes())).collect::<Vec<_>>().join("\n")
+}
+
+/// The same JSON, ASCII where a terminal would act on it. Such characters stand in strings only, where their number says
+/// the same; those below 32 have been written so already.
+pub fn harmless_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_active(character) && character != '\n' {
+            safe.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
 }
 
 fn print(text: &str) -> Outcome {
@@ -149,6 +172,15 @@ pub fn table(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_printed() {
+        assert_eq!(harmless("one\ntwo \x1b[2J\u{9b}31m\u{202e}"), "one\ntwo \\u{1b}[2J\\u{9b}31m\\u{202e}");
+        let name = "\x1b]0;\u{9b}31m\u{7f}\u{202e}\n✓";
+        let text = harmless_json(&serde_json::to_string_pretty(&[name]).unwrap_or_default());
+        assert!(text.chars().all(|character| character == '\n' || !is_active(character)), "{text}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).ok().as_deref(), Some(&[name.to_owned()][..]));
+    }
 
     #[test]
     fn sizes_and_moments() {

@@ -13,8 +13,11 @@ use crate::daemon::kernel_keys;
 use crate::daemon::status::{BlockStatus, ShareStatus, SkippedStatus, Status, VersionStatus};
 use clap::Args;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// So many blocks, refusals and other things of one kind are listed unless more is asked for.
+const LISTED_MAX: usize = 20;
 const INTERVAL_MIN: f64 = 0.1;
 const INTERVAL_MAX: f64 = 3600.0;
 
@@ -45,7 +48,7 @@ pub fn run(context: &Context, Show { name, watch, interval }: Show) -> Outcome {
     }
     if let Some(name) = name {
         let answer = Session::new(context, &name, false)?.ask(Request::Status)?;
-        return context.output.answer(answer, |status: Status| described(&status));
+        return context.output.answer(answer, |status: Status| described(&status, context.verbose > 0));
     }
     let names = context
         .home
@@ -57,7 +60,10 @@ pub fn run(context: &Context, Show { name, watch, interval }: Show) -> Outcome {
             return "there is no database yet; `kilofs create NAME` makes one, `kilofs join NAME` takes one from a link".into();
         }
         let statuses = all.iter().filter_map(|status| serde_json::from_value(status.clone()).ok());
-        statuses.map(|status: Status| described(&status)).collect::<Vec<_>>().join("\n")
+        statuses
+            .map(|status: Status| described(&status, context.verbose > 0))
+            .collect::<Vec<_>>()
+            .join("\n")
     })
 }
 
@@ -90,7 +96,8 @@ fn look(context: &Context, name: &Name) -> Result<Value, Failure> {
     Session::new(context, name, false)?.ask(Request::Status)
 }
 
-fn described(status: &Status) -> String {
+/// One database, in full if `all`, else with at most [`LISTED_MAX`] things of a kind.
+fn described(status: &Status, all: bool) -> String {
     let mut rows: Vec<(&str, String)> = Vec::new();
     let place = match (&status.mounted_at, status.pid) {
         (Some(directory), Some(pid)) => {
@@ -144,7 +151,15 @@ fn described(status: &Status) -> String {
         let share = transfer.done_bytes * 100 / transfer.total_bytes.max(1);
         rows.push(("fetching", format!("{} {share} %, {done} of {total}", short(&transfer.infohash))));
     }
-    rows.extend(blocks(&status.blocks).lines().map(|line| ("block", line.to_owned())));
+    let shown_blocks = if all { status.blocks.len() } else { LISTED_MAX };
+    if status.blocks.len() > shown_blocks {
+        rows.push(("blocks", modes(&status.blocks)));
+    }
+    let listed = &status.blocks[..status.blocks.len().min(shown_blocks)];
+    rows.extend(blocks(listed).lines().map(|line| ("block", line.to_owned())));
+    if let Some(more) = status.blocks.len().checked_sub(listed.len() + 1) {
+        rows.push(("block", more_of(more + 1)));
+    }
     for conflict in &status.conflicts {
         let by = device(&conflict.device, status);
         rows.push(("conflict", format!("{} (the edit of {by})", shown(conflict.path.as_bytes()))));
@@ -166,6 +181,9 @@ fn described(status: &Status) -> String {
         rows.retain(|(label, _)| *label == "warning");
     }
     let capability = if status.capability.is_empty() { "not opened" } else { &status.capability };
+    if !all {
+        rows = shortened(rows);
+    }
     let mut text = format!("{} ({})\n", shown(status.name.as_bytes()), shown(capability.as_bytes()));
     let mut last = "";
     for (label, value) in rows {
@@ -224,6 +242,42 @@ fn folder(share: &ShareStatus) -> Vec<(&'static str, String)> {
     rows
 }
 
+/// How many blocks there are of each mode.
+fn modes(blocks: &[BlockStatus]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for block in blocks {
+        *counts.entry(&block.mode).or_default() += 1;
+    }
+    let counts = counts.iter().map(|(mode, count)| format!("{count} {}", shown(mode.as_bytes())));
+    let writable = blocks.iter().filter(|block| block.writable).count();
+    format!("{}: {}; {writable} writable here", blocks.len(), counts.collect::<Vec<_>>().join(", "))
+}
+
+fn more_of(count: usize) -> String {
+    format!("and {count} more; -v lists them, --json too")
+}
+
+/// Rows of which no label has many.
+fn shortened(rows: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (label, _) in &rows {
+        *counts.entry(label).or_default() += 1;
+    }
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut short = Vec::new();
+    for (label, value) in rows {
+        let (at, count) = (seen.entry(label).or_default(), counts[label]);
+        *at += 1;
+        // The blocks have been cut already, their note included.
+        if label == "block" || *at <= LISTED_MAX {
+            short.push((label, value));
+        } else if *at == LISTED_MAX + 1 {
+            short.push((label, more_of(count - LISTED_MAX)));
+        }
+    }
+    short
+}
+
 /// Blocks as a table: number, path, mode, owner.
 pub fn blocks(blocks: &[BlockStatus]) -> String {
     let row = |block: &BlockStatus| {
@@ -240,6 +294,7 @@ pub fn blocks(blocks: &[BlockStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::status::RefusalStatus;
 
     #[test]
     fn a_hostile_name_is_shown_harmless() {
@@ -247,14 +302,42 @@ mod tests {
             BlockStatus { number: 1, path: "/a\x1b[0m".into(), mode: "rw".into(), ..BlockStatus::default() };
         let status =
             Status { name: "n".into(), database: "ab".into(), blocks: vec![block], ..Status::default() };
-        let text = described(&status);
+        let text = described(&status, false);
         assert!(text.contains("\\u{1b}[0m"), "{text}");
         assert!(!text.contains('\x1b'));
     }
 
     #[test]
+    fn what_there_is_much_of_is_counted() {
+        let block = |number: u16| BlockStatus {
+            number,
+            path: format!("/block-{number}"),
+            mode: if number.is_multiple_of(3) { "owner" } else { "rw" }.into(),
+            writable: !number.is_multiple_of(3),
+            ..BlockStatus::default()
+        };
+        let refusal = |number: u16| RefusalStatus { block: number, ..RefusalStatus::default() };
+        let status = Status {
+            name: "n".into(),
+            database: "ab".into(),
+            blocks: (0..2168).map(block).collect(),
+            refused: (0..100).map(refusal).collect(),
+            ..Status::default()
+        };
+        let text = described(&status, false);
+        assert!(text.lines().count() < 60, "{text}");
+        for line in
+            ["2168: 723 owner, 1445 rw; 1445 writable here", "and 2148 more", "and 80 more", "/block-19"]
+        {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        let text = described(&status, true);
+        assert!(text.contains("/block-2167 ") && !text.contains(" more;"), "{}", text.len());
+    }
+
+    #[test]
     fn a_locked_database_shows_its_warning_only() {
         let status = Status { name: "n".into(), warnings: vec!["locked".into()], ..Status::default() };
-        assert_eq!(described(&status), "n (not opened)\n  warning   locked\n");
+        assert_eq!(described(&status, false), "n (not opened)\n  warning   locked\n");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::context::Context;
+use super::output::harmless_json;
 use super::seen::{Look, Seen};
 use super::status::one_of_all;
 use super::terminal::{Key, Screen, is_terminal, keys};
@@ -242,7 +243,7 @@ impl<'a> Watch<'a> {
                 None => printed.push((name, still)),
             }
             let mut stdout = std::io::stdout().lock();
-            match writeln!(stdout, "{object}").and_then(|()| stdout.flush()) {
+            match writeln!(stdout, "{}", harmless_json(&object.to_string())).and_then(|()| stdout.flush()) {
                 Ok(()) => {}
                 // The reader has seen enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),

@@ -98,9 +98,11 @@ impl Desk {
             Request::Enact { policy_hex, charter_hex, ground, lifeline_hex } => {
                 self.enact(&policy_hex, &charter_hex, &ground, &lifeline_hex)
             }
-            Request::Prepare { path_hex } => {
+            Request::Prepare { paths_hex } => {
                 let mut changes = Changes::default();
-                let prepared = prepare(self.core.tree()?, &bytes(&path_hex)?, &mut changes);
+                let paths = paths_hex.iter().map(|hex| bytes(hex)).collect::<Result<Vec<_>, _>>()?;
+                let tree = self.core.tree()?;
+                let prepared = paths.iter().try_for_each(|path| prepare(tree, path, &mut changes));
                 self.driver.told(changes);
                 prepared?;
                 self.core.persist()?;

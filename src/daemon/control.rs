@@ -62,10 +62,10 @@ pub enum Request {
         /// The lifeline with that policy, signed by the same admin.
         lifeline_hex: String,
     },
-    /// Makes sure that a path can carry a block: it is, or becomes, an empty directory.
+    /// Makes sure that paths can carry blocks: each is, or becomes, an empty directory.
     Prepare {
-        /// The directory.
-        path_hex: String,
+        /// The directories.
+        paths_hex: Vec<String>,
     },
     /// The paths that are pinned from now on, all of them.
     Pins {

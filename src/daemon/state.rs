@@ -14,9 +14,15 @@ const FORMAT_UNLOGGED: u8 = 1;
 const BLOCKS_MAX: usize = 1 << 12;
 const LIST_MAX: usize = 1 << 14;
 const TEXT_BYTES_MAX: usize = 1 << 16;
+const VARINT_BYTES_MAX: usize = 10;
 const ITEM_BYTES_MAX: usize = RECORD_BYTES + 128;
 const POLICY_BYTES_MAX: usize = 1 << 12;
 const CHARTER_BYTES_MAX: usize = 1 << 20;
+/// The store takes a state of 1 MiB, seal included.
+const BYTES_MAX: usize = (1 << 20) - 1024;
+/// So many refusals are remembered, and beyond them one for each block. Who holds a write link signs in as many names as it
+/// likes.
+const REFUSALS_MAX: usize = 1000;
 
 /// The device's own state of one database.
 #[derive(Clone, Debug)]
@@ -68,19 +74,21 @@ impl State {
             put_root(&mut writer, root.as_ref());
         }
         writer.u64(self.mark.lineage).u64(self.mark.seq).u8(u8::from(self.pending));
-        let list = |items: Vec<Vec<u8>>| {
-            let mut writer = Writer::new();
-            writer.varint(items.len() as u64);
-            for item in items {
-                writer.bytes(&item);
-            }
-            writer.0
-        };
-        let json = |value: serde_json::Result<Vec<u8>>| value.expect("plain strings serialise");
-        writer
-            .raw(&list(self.conflicts.iter().take(LIST_MAX).map(|c| json(serde_json::to_vec(c))).collect()));
-        writer.raw(&list(self.refusals.iter().take(LIST_MAX).map(|r| json(serde_json::to_vec(r))).collect()));
+        // What has no room is found again where it still is so: copies in the tree, refusals when the version is met.
+        let room = BYTES_MAX.saturating_sub(writer.0.len());
+        let refusals = list(self.refusals.iter(), room / 2);
+        let conflicts = list(self.conflicts.iter(), room - refusals.len());
+        writer.raw(&conflicts).raw(&refusals);
         writer.0
+    }
+
+    /// Remembers a refusal; says whether it was not known.
+    pub fn refuse(&mut self, refusal: RefusalStatus) -> bool {
+        let full = self.refusals.len() >= REFUSALS_MAX;
+        if full && self.refusals.iter().any(|known| known.block == refusal.block) {
+            return false;
+        }
+        self.refusals.insert(refusal)
     }
 
     /// Reads a state's bytes.
@@ -134,6 +142,23 @@ impl State {
     }
 }
 
+/// As many items as have room.
+fn list<T: serde::Serialize>(items: impl Iterator<Item = T>, room: usize) -> Vec<u8> {
+    let mut writer = Writer::new();
+    let mut count = 0;
+    for item in items.take(LIST_MAX) {
+        let json = serde_json::to_vec(&item).expect("plain strings serialise");
+        if writer.0.len() + json.len() + 2 * VARINT_BYTES_MAX > room {
+            break;
+        }
+        writer.bytes(&json);
+        count += 1;
+    }
+    let mut counted = Writer::new();
+    counted.varint(count).raw(&writer.0);
+    counted.0
+}
+
 fn read_item(reader: &mut Reader) -> Result<Option<SignedItem>, Malformed> {
     let bytes = reader.bytes(ITEM_BYTES_MAX)?;
     if bytes.is_empty() { Ok(None) } else { SignedItem::decode(bytes).map(Some) }
@@ -146,4 +171,67 @@ fn read_list<T: serde::de::DeserializeOwned + Ord>(reader: &mut Reader) -> Resul
         serde_json::from_slice(bytes).map_err(|_| Malformed)
     };
     (0..count).map(|_| item(reader)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::base::{BlockNumber, DatabaseId, Signature};
+    use crate::record::{BLOCKS_MAX, BlockCharter, CHARTER_BYTES_MAX, Mode, genesis_charter};
+
+    /// As many blocks as there can be, with paths as long as there is room for, refusals in as many names as a thief
+    /// cares to make, and conflicts: the store takes it, and nothing but the end of the lists is left out.
+    #[test]
+    fn the_largest_state_still_fits_its_place() {
+        let mut charter = genesis_charter(&DatabaseId([1; 32]));
+        let root = charter.blocks[&BlockNumber::ROOT].clone();
+        for number in 1..BLOCKS_MAX as u16 {
+            let path = format!("{number:05}/{}", "p".repeat(240)).into_bytes();
+            let owner = Some(crate::base::DeviceId([2; 32]));
+            let floor = crate::record::Floor { counter: 1, root: Some(crate::base::Id([3; 32])) };
+            charter.blocks.insert(BlockNumber(number), BlockCharter { path, owner, floor, ..root.clone() });
+        }
+        assert!(charter.check().is_ok() && charter.encode().len() > CHARTER_BYTES_MAX * 9 / 10);
+        let modes = vec![Mode::ReadOnly; BLOCKS_MAX];
+        let policy =
+            Policy { counter: 1, charter: crate::base::Id([4; 32]), signature: Signature([0; 64]), modes };
+        let place = crate::base::Place { offset: 1 << 40, length: 9_000 };
+        let some = Some(Root { level: 3, id: crate::base::Id([5; 32]), place });
+        let mut state = State {
+            session: SessionId([0; 16]),
+            counter_reserved: 0,
+            lamport: 0,
+            accepted: None,
+            lifeline: None,
+            policy,
+            head: None,
+            roots: charter.blocks.keys().map(|number| (*number, some)).collect(),
+            charter,
+            mark: Mark::default(),
+            pending: false,
+            conflicts: (0..9_000)
+                .map(|n| ConflictStatus { path: format!("conflict-{n}"), device: "d".into() })
+                .collect(),
+            refusals: BTreeSet::new(),
+        };
+        let refusal = |block: u16, signer: u32| RefusalStatus {
+            block,
+            path: format!("/{block}"),
+            kind: "remote".into(),
+            signer: Some(format!("{signer:064x}")),
+            reason: "the block is read-only".into(),
+        };
+        assert!((0..40_000).filter(|signer| state.refuse(refusal(7, *signer))).count() <= REFUSALS_MAX);
+        for block in 0..BLOCKS_MAX as u16 {
+            state.refuse(refusal(block, 1));
+        }
+        assert!(state.refusals.len() <= REFUSALS_MAX + BLOCKS_MAX);
+        assert!(state.refusals.iter().any(|one| one.block == BLOCKS_MAX as u16 - 1), "each block is named");
+        let bytes = state.encode();
+        assert!(bytes.len() <= BYTES_MAX, "{}", bytes.len());
+        let again = State::decode(&bytes).unwrap();
+        assert_eq!((again.charter, again.roots), (state.charter, state.roots));
+        assert!(!again.conflicts.is_empty() && !again.refusals.is_empty());
+    }
 }

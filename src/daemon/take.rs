@@ -267,7 +267,9 @@ impl Core {
         }
         if !plan.refusals.is_empty() {
             let mut inner = self.inner();
-            inner.state.refusals.extend(plan.refusals.iter().cloned());
+            for refusal in &plan.refusals {
+                inner.state.refuse(refusal.clone());
+            }
             self.save(&inner)?;
         }
         Ok((good > 0 || plan.refusals.is_empty()).then_some(plan))

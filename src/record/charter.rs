@@ -6,7 +6,7 @@ use crate::base::{Birth, BlockNumber, DatabaseId, DeviceId, Id, Malformed, Reade
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest charter, in bytes.
-pub const CHARTER_BYTES_MAX: usize = 1 << 20;
+pub const CHARTER_BYTES_MAX: usize = 3 << 18;
 /// Members that a list can name.
 pub const MEMBERS_MAX: usize = 1 << 14;
 /// The longest path of a block, in bytes.

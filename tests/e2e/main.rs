@@ -15,6 +15,7 @@ mod invite;
 mod journey;
 mod keys;
 mod leaks;
+mod many;
 mod mirror;
 mod near;
 mod policy;
