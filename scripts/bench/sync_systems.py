@@ -42,6 +42,13 @@ def within(seconds, what, ready):
         time.sleep(0.05)
 
 
+def seconds_of(pid):
+    """What a process has computed so far, its ended threads too."""
+    with open(f"/proc/{pid}/stat") as file:
+        user, system = file.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 class Cable:
     """The namespaces and the veth pair between them."""
 
@@ -193,10 +200,7 @@ class Kilofs(System):
         super().stop()
 
     def cpu_seconds(self, node):
-        pid = json.loads(self.kilofs(node, "status", "bench", "--json"))["pid"]
-        with open(f"/proc/{pid}/stat") as file:
-            user, system = file.read().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return seconds_of(json.loads(self.kilofs(node, "status", "bench", "--json"))["pid"])
 
     def device(self, node):
         return ("--home", self.directory(node, "home"), "--no-passphrase")

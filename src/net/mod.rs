@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a key that opens anything: items come signed, images come sealed. Every wait has a deadline.
 
+mod changes;
 mod dht;
 mod error;
 mod fetch;
@@ -15,6 +16,7 @@ mod swarm;
 mod testnet;
 mod upnp;
 
+pub use changes::Changes;
 pub use dht::{Dht, DhtOptions, Found};
 pub use error::NetError;
 pub use lan::{LAN_PORT, Lan, LanOptions, Nearby};

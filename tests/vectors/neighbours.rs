@@ -114,6 +114,7 @@ fn messages() -> Vec<Made> {
         said("want", "a version, and what it may be a difference to", &want),
         said("kept", "a record that was put back", &Message::Kept(70_000)),
         said("ping", "nothing", &Message::Ping),
+        said("pong", "nothing either", &Message::Pong),
         said("own", "where else the sender is", &Message::Own(addresses())),
         good("message", "later-kind", "of a later version: passed over", inputs(&[200, 1, 2])),
         bad("message", "empty", "not even a kind", inputs(b"")),
@@ -253,6 +254,7 @@ pub fn message(inputs: &Lines) -> Builder {
         }
         Message::Kept(seq) => accepted().text("kind", "kept").text("seq", seq),
         Message::Ping => accepted().text("kind", "ping"),
+        Message::Pong => accepted().text("kind", "pong"),
         Message::Own(found) => accepted().text("kind", "own").text("addresses", list(&found)),
         Message::Ask(asked) => describe_pieces("ask", &asked),
         Message::Piece(run) => accepted()

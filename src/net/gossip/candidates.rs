@@ -70,6 +70,19 @@ impl Candidates {
         due
     }
 
+    /// The network has changed: what failed may work now.
+    pub(super) fn try_anew(&mut self) {
+        for candidate in self.0.values_mut() {
+            candidate.failures = 0;
+            candidate.next = Instant::now();
+            // What is being dialled, or was, may never hear that it failed.
+            candidate.dialling = false;
+            // Addresses of other devices may be this one's now, and the other way about.
+            candidate.own = false;
+            candidate.leads_to = None;
+        }
+    }
+
     /// A connection that was dialled failed, or ended after so long.
     pub(super) fn ended(&mut self, address: &SocketAddr, lasted: Duration) {
         let Some(candidate) = self.0.get_mut(address) else { return };

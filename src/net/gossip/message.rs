@@ -51,8 +51,10 @@ pub enum Message {
     },
     /// The record of this number was put back into the DHT.
     Kept(i64),
-    /// Nothing but a sign of life.
+    /// Nothing but a sign of life, and asks for one.
     Ping,
+    /// Answers a ping.
+    Pong,
     /// Where else the sender can be reached.
     Own(Vec<SocketAddr>),
     /// The sender wants pieces of a version.
@@ -160,6 +162,7 @@ impl Message {
             }
             Message::Kept(seq) => _ = writer.u8(5).u64(*seq as u64),
             Message::Ping => _ = writer.u8(6),
+            Message::Pong => _ = writer.u8(7),
             Message::Own(addresses) => {
                 writer.u8(OWN);
                 put_addresses(&mut writer, addresses);
@@ -205,6 +208,7 @@ impl Message {
             }
             5 => Message::Kept(reader.u64()? as i64),
             6 => Message::Ping,
+            7 => Message::Pong,
             OWN => Message::Own(get_addresses(&mut reader, OWN_MAX)?),
             ASK => Message::Ask(Pieces::decode(&mut reader)?),
             PIECE => Message::Piece(Run::decode(&mut reader)?),
@@ -340,6 +344,7 @@ mod tests {
             Message::Want { infohash: InfoHash([1; 20]), bases: vec![InfoHash([2; 20])] },
             Message::Kept(-1),
             Message::Ping,
+            Message::Pong,
             Message::Own(vec!["192.0.2.7:5".parse().unwrap(), "[fd00::2]:6".parse().unwrap()]),
             Message::Ask(pieces(&[3, 9, 300])),
             Message::Piece(run(16_384, vec![5; 20])),

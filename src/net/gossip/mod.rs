@@ -2,6 +2,8 @@
 //! with the bytes of small changes. Only who holds the record key gets in. Nothing here knows what a record says.
 
 mod candidates;
+mod coming;
+mod doubt;
 mod link;
 mod message;
 mod neighbours;

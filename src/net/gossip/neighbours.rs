@@ -1,9 +1,11 @@
 //! Who is connected: dials candidates until there are enough neighbours, accepts others, and hands messages around.
 
 use super::candidates::{Candidates, at_port};
+use super::coming;
+use super::doubt::Pulse;
 use super::link::{self, Allowance, Incoming, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
-use super::own::{canonical, is_of_use, is_own, own_addresses};
+use super::own::{is_of_use, is_own, own_addresses};
 use super::queue::{Queue, Waiting};
 use crate::crypt::Secret;
 use crate::net::NetError;
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -22,15 +24,10 @@ use tokio_util::sync::CancellationToken;
 /// So many connections are sought.
 const WANTED: usize = 8;
 /// So many are kept; beyond it nobody is let in.
-const NEIGHBOURS_MAX: usize = 24;
-/// Connections that have not greeted yet.
-const GREETING_MAX: usize = 64;
+pub(super) const NEIGHBOURS_MAX: usize = 24;
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
 const HELLO_DEADLINE: Duration = Duration::from_secs(5);
-const DIAL_PERIOD: Duration = Duration::from_millis(250);
 const PING_PERIOD: Duration = Duration::from_secs(20);
-/// Between two attempts to accept where the system has nothing left to accept with.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 const EVENTS_MAX: usize = 256;
 
 /// One connected neighbour, as long as it stays connected.
@@ -78,36 +75,37 @@ pub enum Event {
 
 /// The neighbours of one database at one device; clones share them, and all connections end with the last.
 #[derive(Clone)]
-pub struct Gossip(Arc<Handle>);
+pub struct Gossip(pub(super) Arc<Handle>);
 
-struct Handle {
-    inner: Arc<Inner>,
+pub(super) struct Handle {
+    pub(super) inner: Arc<Inner>,
     stop: CancellationToken,
 }
 
-struct Inner {
+pub(super) struct Inner {
     own: Hello,
-    secret: Secret,
+    pub(super) secret: Secret,
     listen: SocketAddr,
     events: mpsc::Sender<Event>,
-    state: Mutex<State>,
-    wake: Notify,
+    pub(super) state: Mutex<State>,
+    pub(super) wake: Notify,
     next: AtomicU64,
     up: Mutex<Allowance>,
-    limit_down: Option<u32>,
+    pub(super) limit_down: Option<u32>,
     fetched: AtomicU64,
     sent: AtomicU64,
     stop: CancellationToken,
 }
 
 #[derive(Default)]
-struct State {
-    neighbours: BTreeMap<NeighbourId, Connected>,
-    candidates: Candidates,
-    greeting: usize,
+pub(super) struct State {
+    pub(super) neighbours: BTreeMap<NeighbourId, Connected>,
+    pub(super) candidates: Candidates,
+    /// Connections that have not greeted yet.
+    pub(super) greeting: usize,
 }
 
-struct Connected {
+pub(super) struct Connected {
     hello: Hello,
     gossip: SocketAddr,
     torrents: SocketAddr,
@@ -115,8 +113,18 @@ struct Connected {
     also: Vec<SocketAddr>,
     dialled: bool,
     since: Instant,
-    queue: Queue,
-    end: CancellationToken,
+    pub(super) queue: Queue,
+    /// What is known of its being alive.
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) end: CancellationToken,
+}
+
+/// What became of a fresh connection.
+enum Entry {
+    Entered(NeighbourId),
+    /// It leads to who is connected already: that one stays, if it lives.
+    Twin(NeighbourId),
+    Refused,
 }
 
 impl Gossip {
@@ -150,8 +158,8 @@ impl Gossip {
             sent: AtomicU64::new(0),
             stop: stop.clone(),
         });
-        tokio::spawn(accept_all(Arc::downgrade(&inner), listener, stop.clone()));
-        tokio::spawn(dial_all(Arc::downgrade(&inner), stop.clone()));
+        tokio::spawn(coming::accept_all(Arc::downgrade(&inner), listener, stop.clone()));
+        tokio::spawn(coming::dial_all(Arc::downgrade(&inner), stop.clone()));
         Ok((Gossip(Arc::new(Handle { inner, stop })), receiver))
     }
 
@@ -215,58 +223,6 @@ impl Drop for Handle {
     }
 }
 
-async fn accept_all(inner: Weak<Inner>, listener: TcpListener, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        let Some(inner) = inner.upgrade() else { return };
-        match accepted {
-            Ok((stream, from)) => {
-                let from = canonical(from);
-                {
-                    let mut state = inner.state.lock();
-                    if state.greeting >= GREETING_MAX || state.neighbours.len() >= NEIGHBOURS_MAX {
-                        continue;
-                    }
-                    state.greeting += 1;
-                }
-                tokio::spawn(async move {
-                    let linked = link::accept(stream, &inner.secret, inner.limit_down).await;
-                    let ended = match linked {
-                        Ok(link) => inner.clone().converse(link, from, false).await,
-                        Err(error) => {
-                            inner.state.lock().greeting -= 1;
-                            Err(error)
-                        }
-                    };
-                    if let Err(error) = ended {
-                        tracing::debug!(%from, %error, "a connection ended");
-                    }
-                });
-            }
-            // Out of file descriptors, mostly: wait rather than spin.
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
-}
-
-async fn dial_all(inner: Weak<Inner>, stop: CancellationToken) {
-    let mut tick = interval(DIAL_PERIOD);
-    loop {
-        let Some(strong) = inner.upgrade() else { return };
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = strong.wake.notified() => {}
-            () = stop.cancelled() => return,
-        }
-        for address in strong.due() {
-            tokio::spawn(strong.clone().dial(address));
-        }
-    }
-}
-
 impl Inner {
     fn add(&self, addresses: impl IntoIterator<Item = SocketAddr>, by_hand: bool) {
         let mut fresh = false;
@@ -296,14 +252,15 @@ impl Inner {
     }
 
     /// Candidates to dial now.
-    fn due(&self) -> Vec<SocketAddr> {
+    pub(super) fn due(&self) -> Vec<SocketAddr> {
         let mut state = self.state.lock();
+        let sure = state.neighbours.values().filter(|neighbour| !neighbour.pulse.is_doubted());
         let connected: Vec<(SocketAddr, [u8; 16])> =
-            state.neighbours.values().map(|neighbour| (neighbour.gossip, neighbour.hello.id)).collect();
+            sure.map(|neighbour| (neighbour.gossip, neighbour.hello.id)).collect();
         state.candidates.due(&connected, WANTED)
     }
 
-    async fn dial(self: Arc<Self>, address: SocketAddr) {
+    pub(super) async fn dial(self: Arc<Self>, address: SocketAddr) {
         let began = Instant::now();
         let linked = async {
             let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
@@ -323,7 +280,7 @@ impl Inner {
     }
 
     /// Talks over a fresh channel until it ends.
-    async fn converse(
+    pub(super) async fn converse(
         self: Arc<Self>,
         (mut incoming, mut outgoing): (Incoming, Outgoing),
         from: SocketAddr,
@@ -348,12 +305,14 @@ impl Inner {
             dialled,
             since: Instant::now(),
             queue,
+            pulse: Arc::default(),
             end: end.clone(),
         };
-        let Some(id) = self.enter(connected, from, dialled) else { return Ok(()) };
+        let (pulse, queue) = (connected.pulse.clone(), connected.queue.clone());
+        let Some(id) = self.enter_or_outlive(connected, from, dialled).await else { return Ok(()) };
         let _ = self.events.send(Event::Met(id)).await;
         let result = tokio::select! {
-            result = self.listen_to(id, incoming) => result,
+            result = self.listen_to(id, incoming, (&pulse, &queue)) => result,
             result = self.speak(messages, &waiting, outgoing) => result,
             () = end.cancelled() => Ok(()),
         };
@@ -363,30 +322,53 @@ impl Inner {
         result
     }
 
-    /// Takes a neighbour in. Of two connections between the same two, both ends keep the one that the lower id dialled;
-    /// if one side dialled both, at two addresses of the other, the first.
-    fn enter(&self, connected: Connected, from: SocketAddr, dialled: bool) -> Option<NeighbourId> {
+    /// Takes a neighbour in, in the place of its earlier connection if that turns out to be dead.
+    async fn enter_or_outlive(
+        &self,
+        connected: Connected,
+        from: SocketAddr,
+        dialled: bool,
+    ) -> Option<NeighbourId> {
+        let (neighbour, mut connected) = (connected.hello.id, Some(connected));
+        loop {
+            match self.enter(&mut connected, from, dialled) {
+                Entry::Entered(id) => return Some(id),
+                Entry::Refused => return None,
+                Entry::Twin(twin) if self.lives(twin).await => {
+                    if dialled {
+                        self.state.lock().candidates.leads_to(&from, neighbour);
+                    }
+                    return None;
+                }
+                Entry::Twin(twin) => self.bury(twin),
+            }
+        }
+    }
+
+    /// Of two connections between the same two, both ends keep the one that the lower id dialled; if one side dialled
+    /// both, at two addresses of the other, the first.
+    fn enter(&self, fresh: &mut Option<Connected>, from: SocketAddr, dialled: bool) -> Entry {
         let mut state = self.state.lock();
+        let Some(connected) = fresh.take() else { return Entry::Refused };
         let hello = connected.hello;
         if hello.id == self.own.id {
             state.candidates.is_self(&from);
-            return None;
+            return Entry::Refused;
         }
         let favoured = dialled == (self.own.id < hello.id);
         let twin = state.neighbours.iter().find(|(_, known)| known.hello.id == hello.id);
         if let Some((twin, known)) = twin {
             let other_way = known.dialled == dialled && known.gossip.ip() != from.ip();
             let (twin, end) = (*twin, known.end.clone());
-            if !favoured || other_way {
-                if dialled {
-                    state.candidates.leads_to(&from, hello.id);
-                }
-                return None;
+            // One that said nothing while this one was dialled and greeted is slower than that, or gone.
+            if (!favoured || other_way) && !known.pulse.is_doubted() {
+                *fresh = Some(connected);
+                return Entry::Twin(twin);
             }
             end.cancel();
             state.neighbours.remove(&twin);
         } else if state.neighbours.len() >= NEIGHBOURS_MAX {
-            return None;
+            return Entry::Refused;
         }
         let ways = |known: &Connected| [&[known.gossip][..], &known.also].concat();
         let others = state.neighbours.values().flat_map(ways).filter(is_of_use).take(ADDRESSES_MAX);
@@ -401,15 +383,22 @@ impl Inner {
         }
         let id = NeighbourId(self.next.fetch_add(1, Ordering::Relaxed));
         state.neighbours.insert(id, connected);
-        Some(id)
+        Entry::Entered(id)
     }
 
-    async fn listen_to(&self, id: NeighbourId, mut incoming: Incoming) -> io::Result<()> {
+    async fn listen_to(
+        &self,
+        id: NeighbourId,
+        mut incoming: Incoming,
+        (pulse, queue): (&Pulse, &Queue),
+    ) -> io::Result<()> {
         loop {
             let (message, bytes) = incoming.read().await?;
+            pulse.heard();
             self.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
             match message {
-                None | Some(Message::Ping | Message::Hello(_)) => {}
+                None | Some(Message::Pong | Message::Hello(_)) => {}
+                Some(Message::Ping) => _ = queue.offer(Arc::new(Message::Pong.encode())),
                 Some(Message::Addresses(addresses)) => self.add(addresses, false),
                 Some(Message::Own(addresses)) => self.learn(id, addresses),
                 Some(message) => {
