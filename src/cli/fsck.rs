@@ -37,7 +37,11 @@ pub fn run(context: &Context, Fsck { name, repair }: Fsck) -> Outcome {
             0 => String::new(),
             count => format!("; {count} more are not here, and are fetched when they are read"),
         };
-        let seen = format!("{} objects, {} looked at{absent}", checked.objects, bytes(checked.bytes));
+        let closed = match checked.closed.len() {
+            0 => String::new(),
+            count => format!("; {count} blocks cannot be opened here, and only their pieces were compared"),
+        };
+        let seen = format!("{} objects, {} looked at{absent}{closed}", checked.objects, bytes(checked.bytes));
         let mut text: String = checked.findings.iter().map(line).collect();
         if !checked.planned.is_empty() {
             text.push_str("without what peers may still have, --repair would:\n");

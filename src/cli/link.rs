@@ -3,7 +3,9 @@
 use super::Outcome;
 use super::code::{Code, write_private};
 use super::context::Context;
+use super::enact::Terms;
 use super::passphrase;
+use super::policy::which;
 use super::session::Session;
 use crate::crypt::link::{self, Capability, Kind};
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
@@ -13,6 +15,7 @@ use crate::record;
 use clap::Args;
 use data_encoding::HEXLOWER;
 use serde_json::json;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -29,6 +32,9 @@ pub struct Link {
     /// Read only
     #[arg(long, group = "kind")]
     read: bool,
+    /// Only this block, by its number or path: with --read
+    #[arg(long, value_name = "BLOCK", conflicts_with_all = ["write", "mirror", "admin"])]
+    block: Option<OsString>,
     /// Keep and pass on without being able to read
     #[arg(long, group = "kind")]
     mirror: bool,
@@ -58,7 +64,11 @@ pub fn run(context: &Context, command: Link) -> Outcome {
         (.., true) => Kind::Write,
         _ => Kind::Admin,
     };
-    let capability = weakened(context, name, kind)?;
+    let capability = match &command.block {
+        Some(block) => of_block(context, name, block)?,
+        None => weakened(context, name, kind)?,
+    };
+    let kind = capability.kind();
     let text = match lock(&command)? {
         Some(passphrase) => link::print_locked(&capability, &passphrase),
         None => link::print(&capability),
@@ -78,19 +88,41 @@ pub fn run(context: &Context, command: Link) -> Outcome {
 pub(super) fn weakened(context: &Context, name: &Name, kind: Kind) -> Result<Capability, Failure> {
     let keyring = context.open_keyring(name)?;
     let held = keyring.capability.kind();
-    let mut capability = keyring.capability.weakened(kind).ok_or_else(|| {
+    let capability = keyring.capability.weakened(kind).ok_or_else(|| {
         let message = format!(
             "{name} was joined with a {held} link, which cannot give a {kind} link; ask its owner for one"
         );
         Failure::new(FailureKind::Refused, message)
     })?;
     let mut session = Session::new(context, name, false)?.with_keyring(keyring);
+    Ok(dated(capability, &mut session))
+}
+
+/// What this device can give of one block.
+fn of_block(context: &Context, name: &Name, block: &OsStr) -> Result<Capability, Failure> {
+    let keyring = context.open_keyring(name)?;
+    let whole = keyring.capability.clone();
+    let mut session = Session::new(context, name, false)?.with_keyring(keyring);
+    let terms = Terms::in_force(&mut session)?;
+    let number = which(&terms, block)?;
+    let charter = terms.charter.blocks.get(&number);
+    let capability = charter.and_then(|block| whole.of_block(number, &block.birth, block.epoch));
+    let held = whole.kind();
+    let capability = capability.ok_or_else(|| {
+        let message = format!("{name} was joined with a {held} link, which does not open block {number}");
+        Failure::new(FailureKind::Refused, message)
+    })?;
+    Ok(dated(capability, &mut session))
+}
+
+/// The capability with what is known to be too old by now.
+fn dated(mut capability: Capability, session: &mut Session) -> Capability {
     // A link made while the database cannot be opened is good too; it only says less about what is too old.
-    if let Some((seq, counter)) = newest(&mut session) {
+    if let Some((seq, counter)) = newest(session) {
         capability.seq = capability.seq.max(seq);
         capability.policy_counter = capability.policy_counter.max(counter);
     }
-    Ok(capability)
+    capability
 }
 
 /// The newest record and policy seen here.

@@ -282,6 +282,7 @@ fn shortened(rows: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
 pub fn blocks(blocks: &[BlockStatus]) -> String {
     let row = |block: &BlockStatus| {
         let note = match (block.writable, &block.owner) {
+            _ if !block.readable => "cannot be opened here".into(),
             (_, Some(owner)) => format!("owner {}", short(owner)),
             (false, None) => "read-only here".into(),
             (true, None) => String::new(),

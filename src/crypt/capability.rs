@@ -1,14 +1,16 @@
-//! What a link gives: one of four sets of keys, each of which contains the weaker ones.
+//! What a link gives: one of five sets of keys, each of which contains the weaker ones.
 
 use super::keys::{AdminKey, DatabaseKey, database_id, is_usable};
+use super::one_block::OneBlock;
 use super::record_key::RecordKey;
 use super::secret::Secret;
-use crate::base::{DatabaseId, Malformed, PublicKey, Reader, Writer};
+use crate::base::{Birth, BlockNumber, DatabaseId, Malformed, PublicKey, Reader, Writer};
+use std::cmp::Ordering;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// What a capability allows; the weaker is the smaller.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// What a capability allows; the weaker is the smaller. The numbers are those of the keyring.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
     /// Follow, keep and seed without being able to read.
     Mirror = 0,
@@ -18,11 +20,13 @@ pub enum Kind {
     Write = 2,
     /// Everything, the policy included.
     Admin = 3,
+    /// Read one block.
+    Block = 4,
 }
 
 impl Kind {
     /// All, the weakest first.
-    pub const ALL: [Kind; 4] = [Kind::Mirror, Kind::Read, Kind::Write, Kind::Admin];
+    pub const ALL: [Kind; 5] = [Kind::Mirror, Kind::Block, Kind::Read, Kind::Write, Kind::Admin];
 
     /// As links name it.
     pub fn name(self) -> &'static str {
@@ -31,7 +35,30 @@ impl Kind {
             Kind::Read => "read",
             Kind::Write => "write",
             Kind::Admin => "admin",
+            Kind::Block => "block",
         }
+    }
+
+    /// The kind of a number in a keyring.
+    pub fn of_code(code: u8) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+
+    /// Its place in [`Kind::ALL`].
+    fn strength(self) -> Option<usize> {
+        Kind::ALL.iter().position(|kind| *kind == self)
+    }
+}
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Kind) -> Ordering {
+        self.strength().cmp(&other.strength())
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Kind) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -52,6 +79,8 @@ pub struct Capability {
     pub record_key: RecordKey,
     /// Opens blocks.
     pub read_secret: Option<Secret>,
+    /// Opens one block, where that is all that can be read.
+    pub one_block: Option<OneBlock>,
     /// Signs the record.
     pub database_seed: Option<Secret>,
     /// Signs policies.
@@ -70,6 +99,7 @@ impl Capability {
             database_public: database.public(),
             record_key: RecordKey::of(&read_secret),
             read_secret: Some(read_secret),
+            one_block: None,
             database_seed: Some(database.seed()),
             admin_seed: Some(admin.seed()),
             policy_counter: 0,
@@ -83,13 +113,15 @@ impl Capability {
             (Some(_), Some(_), Some(_)) => Kind::Admin,
             (Some(_), Some(_), None) => Kind::Write,
             (Some(_), None, _) => Kind::Read,
+            (None, ..) if self.one_block.is_some() => Kind::Block,
             (None, ..) => Kind::Mirror,
         }
     }
 
-    /// The part of it that gives `kind`; none if it gives less itself.
+    /// The part of it that gives `kind`; none if it gives less itself. What reads more than one block gives no
+    /// [`Kind::Block`] of itself: see [`Capability::of_block`].
     pub fn weakened(&self, kind: Kind) -> Option<Capability> {
-        if kind > self.kind() {
+        if kind > self.kind() || kind == Kind::Block && self.one_block.is_none() {
             return None;
         }
         let mut weaker = self.clone();
@@ -102,7 +134,22 @@ impl Capability {
         if kind < Kind::Read {
             weaker.read_secret = None;
         }
+        if kind < Kind::Block {
+            weaker.one_block = None;
+        }
         Some(weaker)
+    }
+
+    /// The part of it that reads one block in its present life and epoch; none if it does not read that one.
+    pub fn of_block(&self, number: BlockNumber, birth: &Birth, epoch: u32) -> Option<Capability> {
+        let database = self.database_id();
+        let one_block = match (&self.read_secret, &self.one_block) {
+            (Some(secret), _) => OneBlock::of(secret, database, number, birth, epoch),
+            (None, Some(one)) => one.clone(),
+            (None, None) => return None,
+        };
+        one_block.keys(database, number, birth, epoch)?;
+        Some(Capability { one_block: Some(one_block), ..self.weakened(Kind::Mirror)? })
     }
 
     /// The database.
@@ -130,21 +177,25 @@ impl Capability {
         if kind < Kind::Write {
             writer.raw(&self.database_public.0);
         }
-        let secrets = [&self.read_secret, &self.database_seed, &self.admin_seed];
-        match kind {
-            Kind::Mirror => _ = writer.raw(self.record_key.secret().expose()),
-            _ => secrets
-                .into_iter()
-                .take(kind as usize)
-                .flatten()
-                .for_each(|secret| _ = writer.raw(secret.expose())),
+        match (&self.read_secret, &self.one_block) {
+            (None, one_block) => {
+                writer.raw(self.record_key.secret().expose());
+                one_block.iter().for_each(|one_block| one_block.write(&mut writer));
+            }
+            (Some(secret), _) => {
+                writer.raw(secret.expose());
+                // An admin seed without the database's gives no more than reading.
+                let seeds = [&self.database_seed, &self.admin_seed].into_iter().flatten();
+                let count = if kind == Kind::Read { 0 } else { 2 };
+                seeds.take(count).for_each(|seed| _ = writer.raw(seed.expose()));
+            }
         }
         writer.varint(u64::from(self.policy_counter)).varint(u64::try_from(self.seq).unwrap_or(0));
         Zeroizing::new(writer.0)
     }
 
-    /// Three keys of 32, a varint of five, one of ten.
-    const BYTES_MAX: usize = 3 * 32 + 5 + 10;
+    /// Three keys of 32, the keys of a block, a varint of five, one of ten.
+    const BYTES_MAX: usize = 3 * 32 + OneBlock::BYTES + 5 + 10;
 
     /// Reads what [`Capability::encode`] wrote for a capability of this kind.
     pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<Capability, Malformed> {
@@ -157,6 +208,7 @@ impl Capability {
         let first = secret(Kind::Mirror)?.ok_or(Malformed)?;
         let database_seed = secret(Kind::Write)?;
         let admin_seed = secret(Kind::Admin)?;
+        let one_block = (kind == Kind::Block).then(|| OneBlock::read(&mut reader)).transpose()?;
         let policy_counter = u32::try_from(reader.varint()?).map_err(|_| Malformed)?;
         let seq = i64::try_from(reader.varint()?).map_err(|_| Malformed)?;
         reader.end()?;
@@ -166,7 +218,7 @@ impl Capability {
         let admin_public = admin_public.or(derived_admin).filter(is_usable).ok_or(Malformed)?;
         let database_public = database_public.or(derived_database).filter(is_usable).ok_or(Malformed)?;
         let (record_key, read_secret) = match kind {
-            Kind::Mirror => (RecordKey::new(first), None),
+            Kind::Mirror | Kind::Block => (RecordKey::new(first), None),
             _ => (RecordKey::of(&first), Some(first)),
         };
         Ok(Capability {
@@ -174,6 +226,7 @@ impl Capability {
             database_public,
             record_key,
             read_secret,
+            one_block,
             database_seed,
             admin_seed,
             policy_counter,
@@ -193,15 +246,41 @@ mod tests {
         Capability { policy_counter: 70_000, seq: 1 << 40, ..capability }
     }
 
+    const BLOCK: (BlockNumber, Birth, u32) = (BlockNumber(3), Birth([4; 16]), 2);
+
+    fn of_kind(kind: Kind) -> Capability {
+        let (number, birth, epoch) = BLOCK;
+        match kind {
+            Kind::Block => full().of_block(number, &birth, epoch).unwrap(),
+            kind => full().weakened(kind).unwrap(),
+        }
+    }
+
+    #[test]
+    fn one_block_is_what_is_left_of_a_link_for_it() {
+        let (number, birth, epoch) = BLOCK;
+        let one = of_kind(Kind::Block);
+        for held in [Kind::Read, Kind::Write, Kind::Admin, Kind::Block] {
+            assert_eq!(of_kind(held).of_block(number, &birth, epoch), Some(one.clone()), "{held}");
+        }
+        assert_eq!(of_kind(Kind::Mirror).of_block(number, &birth, epoch), None);
+        assert_eq!(one.of_block(BlockNumber(4), &birth, epoch), None);
+        assert_eq!(one.of_block(number, &birth, epoch + 1), None);
+        assert!(one.read_secret.is_none() && one.database_seed.is_none() && one.admin_seed.is_none());
+        let encoded = one.encode();
+        assert!(!encoded.windows(32).any(|bytes| bytes == [3; 32]), "the read secret is not in it");
+    }
+
     #[test]
     fn each_kind_survives_and_gives_the_weaker_ones() {
         for kind in Kind::ALL {
-            let capability = full().weakened(kind).unwrap();
+            let capability = of_kind(kind);
             assert_eq!(capability.kind(), kind);
             assert_eq!(Capability::decode(kind, &capability.encode()).as_ref(), Ok(&capability));
             assert_eq!(capability.database_id(), full().database_id());
             for other in Kind::ALL {
-                assert_eq!(capability.weakened(other).is_some(), other <= kind, "{kind} {other}");
+                let gives = other <= kind && (other != Kind::Block || kind == Kind::Block);
+                assert_eq!(capability.weakened(other).is_some(), gives, "{kind} {other}");
                 if other != kind {
                     let decoded = Capability::decode(other, &capability.encode());
                     assert_ne!(decoded.as_ref(), Ok(&capability), "{kind} as {other}");
@@ -214,7 +293,11 @@ mod tests {
     fn the_longest_fits_its_buffer() {
         let capability = Capability { policy_counter: u32::MAX, seq: i64::MAX, ..full() };
         for kind in Kind::ALL {
-            assert!(capability.weakened(kind).unwrap().encode().len() <= Capability::BYTES_MAX, "{kind}");
+            let capability = match kind {
+                Kind::Block => capability.of_block(BLOCK.0, &BLOCK.1, BLOCK.2),
+                kind => capability.weakened(kind),
+            };
+            assert!(capability.unwrap().encode().len() <= Capability::BYTES_MAX, "{kind}");
         }
     }
 

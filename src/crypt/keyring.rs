@@ -184,7 +184,7 @@ impl Keyring {
 
     fn decode(bytes: &[u8]) -> Result<Keyring, Malformed> {
         let mut reader = Reader::new(bytes);
-        let kind = *Kind::ALL.get(usize::from(reader.u8()?)).ok_or(Malformed)?;
+        let kind = Kind::of_code(reader.u8()?).ok_or(Malformed)?;
         let capability = Capability::decode(kind, reader.bytes(CAPABILITY_BYTES_MAX)?)?;
         let device = DeviceKey::from_seed(Secret::new(reader.array()?).expose());
         let x25519 = Secret::new(reader.array()?);

@@ -1,6 +1,7 @@
 //! Keyrings survive; a wrong passphrase is told from a damaged file.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::base::{Birth, BlockNumber};
 use crate::crypt::{AdminKey, DatabaseKey};
 
 const NOTHING: Needs = Needs { passphrase: false, key_file: false };
@@ -11,7 +12,11 @@ fn with(passphrase: &str) -> Factors {
 
 fn keyring(kind: Kind) -> Keyring {
     let capability = Capability::create(&AdminKey::generate(), &DatabaseKey::generate(), Secret::random());
-    Keyring::new(capability.weakened(kind).unwrap(), "notes")
+    let weaker = match kind {
+        Kind::Block => capability.of_block(BlockNumber(2), &Birth([5; 16]), 1),
+        kind => capability.weakened(kind),
+    };
+    Keyring::new(weaker.unwrap(), "notes")
 }
 
 /// The bytes with `change` made, under a checksum that is right.

@@ -1,12 +1,17 @@
 //! Links survive paper; what is mistyped, exchanged or over is told apart.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::base::{Birth, BlockNumber};
 use crate::crypt::{AdminKey, DatabaseKey};
 
 fn capability(kind: Kind) -> Capability {
     let (admin, database) = (AdminKey::from_seed(&[1; 32]), DatabaseKey::from_seed(&[2; 32]));
     let capability = Capability::create(&admin, &database, Secret::new([3; 32]));
-    Capability { policy_counter: 7, seq: 900, ..capability }.weakened(kind).unwrap()
+    let capability = Capability { policy_counter: 7, seq: 900, ..capability };
+    match kind {
+        Kind::Block => capability.of_block(BlockNumber(2), &Birth([5; 16]), 1).unwrap(),
+        kind => capability.weakened(kind).unwrap(),
+    }
 }
 
 fn open(text: &str) -> Result<Capability, LinkError> {

@@ -14,12 +14,14 @@ pub mod secret;
 
 mod capability;
 mod cipher;
+mod one_block;
 mod passphrase;
 
 pub use capability::{Capability, Kind};
 pub use keyring::{Keyring, KeyringError};
 pub use keys::{AdminKey, DatabaseKey, DeviceKey, database_id, verify};
 pub use link::LinkError;
+pub use one_block::OneBlock;
 pub use passphrase::Argon2Cost;
 pub use record_key::{Purpose, RecordKey};
 pub use seal::{BLOB_OVERHEAD, BlobKind, LocalKind, NODE_OVERHEAD, OpenNode, Scope, SealKeys, Tampered};

@@ -63,6 +63,18 @@ pub struct OpenNode {
     pub placements: Vec<u8>,
 }
 
+/// The key of a block that every reader of the database can open: what its [`SealKeys`] are made from.
+pub(super) fn block_key(
+    read_secret: &Secret,
+    database: DatabaseId,
+    block: BlockNumber,
+    birth: &Birth,
+    epoch: u32,
+) -> Secret {
+    let parts = [&database.0[..], &block.0.to_le_bytes(), &birth.0, &epoch.to_le_bytes()];
+    read_secret.derive(Context::Block, &parts)
+}
+
 /// The keys of one block. Cheap to clone.
 #[derive(Clone)]
 pub struct SealKeys(Arc<Locked<Keys>>);
@@ -101,8 +113,10 @@ impl SealKeys {
         birth: &Birth,
         epoch: u32,
     ) -> SealKeys {
-        let parts = [&database.0[..], &block.0.to_le_bytes(), &birth.0, &epoch.to_le_bytes()];
-        SealKeys::new(&read_secret.derive(Context::Block, &parts), Scope { database, block, epoch })
+        SealKeys::new(
+            &block_key(read_secret, database, block, birth, epoch),
+            Scope { database, block, epoch },
+        )
     }
 
     /// Keys of catalogue, charter and commits.

@@ -101,6 +101,8 @@ pub struct Checked {
     pub bytes: u64,
     /// Objects that are not here; they are fetched when they are read.
     pub absent: u64,
+    /// Blocks whose key is not here: of them only the pieces were held against their hashes.
+    pub closed: Vec<u16>,
     /// What is wrong; empty is clean.
     pub findings: Vec<CheckFinding>,
     /// What a repair would do with what neither a kept version nor a peer has any more.

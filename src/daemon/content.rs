@@ -13,9 +13,13 @@ impl Core {
             true
         }) {
             let inner = self.inner();
-            let blocks = inner.state.charter.blocks.keys();
-            let ids = blocks.map(|number| {
-                (*number, inner.state.roots.get(number).copied().flatten().map(|root| root.id))
+            let charter = &inner.state.charter;
+            let ids = charter.blocks.keys().map(|number| {
+                // Of a block that cannot be opened here its signed entry tells the root.
+                let told = inner.entries.get(number).filter(|_| self.is_closed(charter, *number));
+                let told = told.and_then(|listed| listed.entry.root).map(|root| root.id);
+                let own = inner.state.roots.get(number).copied().flatten().map(|root| root.id);
+                (*number, own.or(told))
             });
             return Some(crate::record::content_root(ids));
         }

@@ -25,7 +25,9 @@ use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, RecordError, Seen};
-use crate::tree::{BlockView, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions};
+use crate::tree::{
+    BlockView, Blocks, ClosedBlock, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions,
+};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -267,6 +269,7 @@ impl Core {
         let tree = Tree::load(self.store.clone(), inner.image.clone(), views, options)?;
         inner.generation = tree.generation();
         inner.published = (!inner.state.pending).then_some(inner.generation);
+        self.say_what_is_closed(&inner);
         drop(inner);
         let tree = Arc::new(tree);
         self.tree = Some(tree.clone());
@@ -302,17 +305,20 @@ impl Core {
         policy: &Policy,
         charter: &Charter,
         roots: &BTreeMap<BlockNumber, Option<Root>>,
-    ) -> Vec<BlockView> {
-        let view = |(number, block): (&BlockNumber, &crate::record::BlockCharter)| {
-            Some(BlockView {
-                number: *number,
-                path: block.path.clone(),
-                keys: self.keys.block(*number, block)?,
-                root: roots.get(number).copied().flatten(),
-                writable: self.may_write(policy, charter, *number),
-            })
-        };
-        charter.blocks.iter().filter_map(view).collect()
+    ) -> Blocks {
+        let mut blocks = Blocks::default();
+        for (number, block) in &charter.blocks {
+            let (number, path) = (*number, block.path.clone());
+            match self.keys.block(number, block) {
+                None => blocks.closed.push(ClosedBlock { number, path }),
+                Some(keys) => {
+                    let root = roots.get(&number).copied().flatten();
+                    let writable = self.may_write(policy, charter, number);
+                    blocks.open.push(BlockView { number, path, keys, root, writable });
+                }
+            }
+        }
+        blocks
     }
 
     /// Takes a flushed head as the working head, unless a newer one was taken meanwhile.

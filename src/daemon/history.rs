@@ -45,7 +45,7 @@ pub fn set_aside_tree(core: &Core, aside: &SetAside) -> Result<Arc<dyn ReadTree>
     let (policy, charter) = policy_of(core);
     let roots = BTreeMap::from([(aside.block, aside.root)]);
     let own = |view: &BlockView| view.number == aside.block || view.number == BlockNumber::ROOT;
-    let views = core.views(&policy, &charter, &roots).into_iter().filter(own).collect();
+    let views: Vec<_> = core.views(&policy, &charter, &roots).open.into_iter().filter(own).collect();
     Ok(core.tree()?.snapshot(&aside.image, views)?)
 }
 

@@ -27,6 +27,7 @@ pub fn inspect(core: &Core, checked: &mut Checked) {
     let (image, roots) = (inner.image.clone(), inner.state.roots.clone());
     let versions: Vec<_> = inner.versions.iter().cloned().collect();
     drop(inner);
+    checked.closed = core.closed_blocks(&core.inner().state.charter).iter().map(|block| block.0).collect();
     blocks(core, HEAD, &image, &roots, checked);
     for version in versions {
         let found = inspect_kept(core, &version);
@@ -39,9 +40,12 @@ pub fn inspect(core: &Core, checked: &mut Checked) {
 /// Checks one kept version.
 pub(super) fn inspect_kept(core: &Core, version: &KeptVersion) -> Checked {
     let mut found = Checked::default();
+    let closed = core.closed_blocks(&core.inner().state.charter);
     if core.tree.is_some() {
         kept(core, version, &mut found);
-    } else {
+    }
+    // What cannot be opened is held against its hashes.
+    if core.tree.is_none() || !closed.is_empty() {
         hashed(core, version, &mut found);
     }
     // Somebody may have published what does not open; it was refused, and is kept only as it came.

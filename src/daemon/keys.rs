@@ -3,6 +3,7 @@
 //! allows it.
 
 use crate::base::{BlockNumber, DatabaseId, PublicKey};
+use crate::crypt::OneBlock;
 use crate::crypt::keyring::Keyring;
 use crate::crypt::keys::{AdminKey, DatabaseKey, DeviceKey};
 use crate::crypt::link::Kind;
@@ -23,7 +24,7 @@ pub struct Keys {
     pub database_public: PublicKey,
     /// Opens and seals the record.
     pub record: RecordKey,
-    /// Seals the intent log; absent at a mirror.
+    /// Seals the intent log; absent at a mirror, and where one block is all that can be read: there nothing is changed.
     pub log: Option<LogKey>,
     /// Opens and seals catalogue, charter and commits; absent at a mirror.
     pub catalogue: Option<SealKeys>,
@@ -38,6 +39,7 @@ pub struct Keys {
     /// No record below these is accepted: the link said so when it was made.
     pub floor: (u32, i64),
     read_secret: Option<Secret>,
+    one_block: Option<OneBlock>,
 }
 
 impl Keys {
@@ -46,12 +48,15 @@ impl Keys {
         let Keyring { capability, device, .. } = keyring;
         let database = capability.database_id();
         let read_secret = capability.read_secret.clone();
+        let one_block = capability.one_block.clone();
+        let of_all = read_secret.as_ref().map(|secret| SealKeys::catalogue(secret, database));
+        let of_one = one_block.as_ref().map(|one_block| one_block.catalogue(database));
         Locked::new(Keys {
             database,
             admin_public: capability.admin_public,
             database_public: capability.database_public,
             log: read_secret.as_ref().map(LogKey::of),
-            catalogue: read_secret.as_ref().map(|secret| SealKeys::catalogue(secret, database)),
+            catalogue: of_all.or(of_one),
             database_key: capability.database_key(),
             device,
             admin: if as_admin { capability.admin_key() } else { None },
@@ -59,13 +64,21 @@ impl Keys {
             floor: (capability.policy_counter, capability.seq),
             record: capability.record_key,
             read_secret,
+            one_block,
         })
     }
 
     /// The keys of a block, where this device can read.
     pub fn block(&self, number: BlockNumber, block: &BlockCharter) -> Option<SealKeys> {
-        let secret = self.read_secret.as_ref()?;
-        Some(SealKeys::for_block(secret, self.database, number, &block.birth, block.epoch))
+        if let Some(secret) = &self.read_secret {
+            return Some(SealKeys::for_block(secret, self.database, number, &block.birth, block.epoch));
+        }
+        self.one_block.as_ref()?.keys(self.database, number, &block.birth, block.epoch)
+    }
+
+    /// The only block that this device was given a key for, where it was not given all.
+    pub fn one_block(&self) -> Option<BlockNumber> {
+        self.one_block.as_ref().map(|one_block| one_block.number)
     }
 
     /// Whether this device may publish.

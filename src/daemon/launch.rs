@@ -149,8 +149,7 @@ impl Launch {
 }
 
 fn kind(byte: u8) -> Result<Kind, Malformed> {
-    let kinds = [Kind::Mirror, Kind::Read, Kind::Write, Kind::Admin];
-    kinds.into_iter().find(|kind| *kind as u8 == byte).ok_or(Malformed)
+    Kind::of_code(byte).ok_or(Malformed)
 }
 
 fn text(reader: &mut Reader) -> Result<String, Malformed> {

@@ -7,6 +7,7 @@ pub mod answers;
 mod ask;
 pub mod cache;
 pub mod client;
+mod closed;
 mod collide;
 mod commands;
 mod complete;

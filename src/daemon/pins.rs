@@ -29,7 +29,7 @@ impl Core {
         for path in paths {
             match tree.resolve(path) {
                 Ok(attr) => open.push(attr.inode),
-                Err(TreeError::NotFound | TreeError::NotDirectory) => {}
+                Err(TreeError::NotFound | TreeError::NotDirectory | TreeError::Closed(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -45,7 +45,10 @@ impl Core {
                 FileType::Directory => {
                     let mut cookie = 0;
                     loop {
-                        let items = tree.read_dir(inode, cookie)?;
+                        let items = match tree.read_dir(inode, cookie) {
+                            Err(TreeError::Closed(_)) => break,
+                            items => items?,
+                        };
                         let Some(last) = items.last() else { break };
                         cookie = last.cookie;
                         let below = items.iter().filter(|item| item.name != b"." && item.name != b"..");

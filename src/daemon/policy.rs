@@ -170,6 +170,7 @@ impl Core {
         inner.state.charter = charter.clone();
         inner.entries = entries;
         inner.published = None;
+        self.say_what_is_closed(&inner);
         self.install(&mut inner, &now);
         self.save(&inner)?;
         Ok(Some(changes))

@@ -13,12 +13,7 @@ pub(super) const STALE_SECONDS: f64 = 86_400.0;
 
 /// What a capability is called.
 pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Mirror => "mirror",
-        Kind::Read => "read",
-        Kind::Write => "write",
-        Kind::Admin => "admin",
-    }
+    kind.name()
 }
 
 /// The first characters of a torrent's id, for the log.
@@ -70,6 +65,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             mode: state.policy.modes.get(usize::from(number.0)).map_or("rw".into(), ToString::to_string),
             owner: block.owner.map(|owner| owner.to_string()),
             writable: core.may_write(&state.policy, &state.charter, *number),
+            readable: !core.is_closed(&state.charter, *number),
         });
     let newest = state.head.and_then(|head| inner.versions.get(&head.infohash)).map(|version| &version.image);
     let image = newest.filter(|newest| newest.bytes() > inner.image.bytes()).unwrap_or(&inner.image);
@@ -115,7 +111,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         shared_at: None,
         share: None,
         transfers: driver.map_or(Vec::new(), transfers),
-        warnings: warnings(confirmed_seconds_ago, driver, serving, newest_named),
+        warnings: [core.dead_link(state), warnings(confirmed_seconds_ago, driver, serving, newest_named)]
+            .concat(),
         counters: Counters {
             pieces_hashed: load(&core.hashing.pieces_hashed),
             bytes_hashed: load(&core.hashing.bytes_hashed),

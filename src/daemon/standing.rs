@@ -52,6 +52,14 @@ impl Core {
         let mut older = None;
         for number in charter.blocks.keys() {
             let counts = |listed: &Listed| self.admitted(policy, charter, *number, &listed.entry).is_ok();
+            if self.is_closed(charter, *number) {
+                // Nothing of it stands in the tree that could be compared.
+                match told.get(number).filter(|listed| counts(listed)) {
+                    Some(listed) => _ = standing.entries.insert(*number, listed.clone()),
+                    None => _ = standing.spoilt.insert(*number),
+                }
+                continue;
+            }
             let root = inner.state.roots.get(number).copied().flatten();
             let stands = |listed: &Listed| root_id(listed) == root.map(|root| root.id) && counts(listed);
             let told = told.get(number);

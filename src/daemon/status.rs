@@ -129,6 +129,8 @@ pub struct BlockStatus {
     pub owner: Option<String>,
     /// This device may write in it.
     pub writable: bool,
+    /// This device has its key.
+    pub readable: bool,
 }
 
 /// One conflict copy.

@@ -32,7 +32,11 @@ impl Core {
             if self.check_entry(theirs, None, (&policy, &charter), *number, &arrived, None).is_err() {
                 continue;
             }
-            let (Some(root), Some(keys)) = (theirs.root(), self.keys.block(*number, block)) else { continue };
+            let Some(keys) = self.keys.block(*number, block) else {
+                found.push((*number, theirs.clone()));
+                continue;
+            };
+            let Some(root) = theirs.root() else { continue };
             let root = graft(&self.store, &keys, self.tree_nodes(), &arrived.image, root, &draft)?;
             roots.insert(*number, Some(root));
             found.push((*number, Listed { entry: theirs.entry.clone(), place: Some(root.place) }));

@@ -55,6 +55,7 @@ fn tree_errno(error: &TreeError) -> Errno {
         TreeError::IsDirectory => Errno::EISDIR,
         TreeError::NotEmpty => Errno::ENOTEMPTY,
         TreeError::ReadOnlyBlock(_) => Errno::EROFS,
+        TreeError::Closed(_) => Errno::EACCES,
         TreeError::CrossBlock => Errno::EXDEV,
         TreeError::Busy => Errno::EBUSY,
         TreeError::NameTooLong => Errno::ENAMETOOLONG,

@@ -118,6 +118,7 @@ impl Hand {
             ShareError::Tree(TreeError::NameTooLong | TreeError::CrossBlock | TreeError::TooBig) => {
                 self.notes.skip(path, &format!("the database cannot hold it: {error}"));
             }
+            ShareError::Tree(TreeError::Closed(_)) => self.notes.skip(path, &error.to_string()),
             _ => self.notes.failed(path, error.to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! Taking over a state that was made elsewhere, and saying what it changes.
 
-use super::block::{Base, BlockView, Shared};
+use super::block::{Base, Blocks, Shared};
 use super::error::TreeError;
 use super::flush::Head;
 use super::key::Key;
@@ -76,7 +76,7 @@ impl Tree {
         &self,
         expected_generation: u64,
         head: Head,
-        blocks: Vec<BlockView>,
+        blocks: impl Into<Blocks>,
     ) -> Result<Changes, Stale> {
         let mut flushing = self.flushing.lock();
         let old = {
@@ -86,8 +86,8 @@ impl Tree {
         };
         let shared = &self.bench.shared;
         let source = ImageSource::remembering(&shared.store, &head.image, Arc::default());
-        let made =
-            make_base(source, blocks, shared).and_then(|base| Ok((base, shared.store.draft(&head.image)?)));
+        let made = make_base(source, blocks.into(), shared)
+            .and_then(|base| Ok((base, shared.store.draft(&head.image)?)));
         let (base, draft) = made.map_err(|error| {
             tracing::error!(%error, "a state cannot be taken over");
             Stale

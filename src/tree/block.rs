@@ -28,6 +28,30 @@ pub struct BlockView {
     pub writable: bool,
 }
 
+/// A block whose key is not here: it shows where it hangs, and nothing else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClosedBlock {
+    /// Its number.
+    pub number: BlockNumber,
+    /// Where it hangs, as in [`BlockView`].
+    pub path: Vec<u8>,
+}
+
+/// All blocks of a charter. Block 0 is among them.
+#[derive(Clone, Default)]
+pub struct Blocks {
+    /// Those that can be opened.
+    pub open: Vec<BlockView>,
+    /// The others.
+    pub closed: Vec<ClosedBlock>,
+}
+
+impl From<Vec<BlockView>> for Blocks {
+    fn from(open: Vec<BlockView>) -> Blocks {
+        Blocks { open, closed: Vec::new() }
+    }
+}
+
 /// All blocks as of one flushed state, in the image that it lies in. Immutable.
 pub(super) struct Base {
     pub(super) source: ImageSource,

@@ -114,6 +114,7 @@ impl Listings {
     /// Called under the tree's lock, so that no change goes unnoticed.
     fn build(&self, view: View<'_>, directory: Inode) -> Result<Arc<Vec<Item>>, TreeError> {
         view.directory(directory)?;
+        view.enter(directory)?;
         let mut items = Vec::new();
         let mut take = |name: &[u8], entry: DirEntry| {
             items.push(Item { cookie: self.cookie(name, entry.inode), name: name.into(), entry });

@@ -1,7 +1,7 @@
 //! The tree that a mount shows and changes.
 
 use super::attr::{Attr, Owner};
-use super::block::{Base, BlockView, Shared};
+use super::block::{Base, BlockView, Blocks, Shared};
 use super::chunk_cache::ChunkCache;
 use super::error::TreeError;
 use super::flush::{Flushing, Head};
@@ -9,7 +9,7 @@ use super::inode::Timestamp;
 use super::journal::{Journal, Mark};
 use super::key;
 use super::listing::Listings;
-use super::pins::Pins;
+use super::pins::{Hung, Pins};
 use super::sealer::{Bench, Sealers};
 use super::source::ImageSource;
 use super::state::State;
@@ -55,11 +55,11 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Opens the blocks of a state that lies in `image`. Block 0 must be among them.
+    /// Opens the blocks of a state that lies in `image`.
     pub fn load(
         store: Arc<Store>,
         image: Image,
-        blocks: Vec<BlockView>,
+        blocks: impl Into<Blocks>,
         options: TreeOptions,
     ) -> Result<Tree, TreeError> {
         let half = usize::try_from(options.cache_bytes / 2).unwrap_or(usize::MAX);
@@ -72,7 +72,7 @@ impl Tree {
         });
         let draft = Arc::new(shared.store.draft(&image)?);
         let source = ImageSource::remembering(&shared.store, &image, Arc::default());
-        let base = make_base(source, blocks, &shared)?;
+        let base = make_base(source, blocks.into(), &shared)?;
         let roots = base.blocks.values().map(|block| (block.number, block.root)).collect();
         let state = State {
             base: Arc::new(base),
@@ -177,23 +177,19 @@ impl Tree {
 }
 
 /// Puts blocks on an image and finds out what their mountpoints are.
-pub(super) fn make_base(
-    source: ImageSource,
-    blocks: Vec<BlockView>,
-    shared: &Shared,
-) -> Result<Base, TreeError> {
-    let blocks: BTreeMap<BlockNumber, BlockView> =
-        blocks.into_iter().map(|block| (block.number, block)).collect();
-    if !blocks.contains_key(&BlockNumber::ROOT) {
+pub(super) fn make_base(source: ImageSource, blocks: Blocks, shared: &Shared) -> Result<Base, TreeError> {
+    let open = blocks.open.iter().map(|block| (block.number, block.path.clone(), true));
+    let closed = blocks.closed.into_iter().map(|block| (block.number, block.path, false));
+    let mut hung: Vec<(BlockNumber, Vec<u8>, bool)> = open.chain(closed).collect();
+    hung.sort_unstable();
+    if hung.first().is_none_or(|(number, ..)| *number != BlockNumber::ROOT) {
         return Err(TreeError::Invalid);
     }
+    let blocks: BTreeMap<BlockNumber, BlockView> =
+        blocks.open.into_iter().map(|block| (block.number, block)).collect();
     let mut base = Base { source, blocks, pins: Arc::default() };
-    let paths: Vec<(BlockNumber, Vec<u8>)> =
-        base.blocks.values().map(|block| (block.number, block.path.clone())).collect();
-    let pins =
-        Pins::resolve(paths.iter().map(|(number, path)| (*number, path.as_slice())), |directory, name| {
-            base.view(shared).stack(directory)?.entry(name)
-        });
+    let hung = hung.iter().map(|(number, path, open)| Hung { number: *number, path, open: *open });
+    let pins = Pins::resolve(hung, |directory, name| base.view(shared).stack(directory)?.entry(name));
     base.pins = Arc::new(pins);
     Ok(base)
 }

@@ -49,7 +49,7 @@ mod tests;
 pub use crate::image::Space;
 pub use adopt::{Changes, Stale};
 pub use attr::{Allocate, Attr, DirItem, NodeKind, Owner, RenameFlags, SetAttr, SetTime, SetXattr, Whence};
-pub use block::BlockView;
+pub use block::{BlockView, Blocks, ClosedBlock};
 pub use error::TreeError;
 pub use flush::{Head, Held};
 pub use inode::{FileType, Timestamp};

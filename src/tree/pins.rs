@@ -2,7 +2,8 @@
 //!
 //! A directory above a mountpoint is a real one where there is one. Where the name is missing or something other than
 //! a directory has it, a synthetic directory stands there: it shows nothing but the way to the block, and nobody
-//! writes in it.
+//! writes in it. The same stands for a block that cannot be opened: as a way where it leads to one that can, and closed
+//! otherwise.
 
 use super::error::TreeError;
 use super::inode::{FileType, InodeRecord, Timestamp};
@@ -15,6 +16,15 @@ const SYNTHETIC_FIRST: u64 = 0x10_0000;
 /// How many numbers are reserved for them.
 const SYNTHETIC_COUNT: u64 = 0x4000_0000 - SYNTHETIC_FIRST;
 
+/// A block and where it hangs.
+#[derive(Clone, Copy)]
+pub(super) struct Hung<'a> {
+    pub(super) number: BlockNumber,
+    pub(super) path: &'a [u8],
+    /// Its key is here.
+    pub(super) open: bool,
+}
+
 /// One directory on the way to a block, or a block's root.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pin {
@@ -24,6 +34,8 @@ pub(super) struct Pin {
     pub(super) block: BlockNumber,
     /// Nothing real stands there.
     pub(super) synthetic: bool,
+    /// The root of a block that cannot be opened, below which no other can.
+    pub(super) closed: bool,
     /// What is above; the root is its own parent.
     parent: usize,
     children: BTreeMap<Vec<u8>, usize>,
@@ -39,25 +51,28 @@ pub(super) struct Pins {
 impl Pins {
     /// Finds what stands on the way to each block. `find` tells what a real directory's entry is.
     pub(super) fn resolve<'a>(
-        blocks: impl Iterator<Item = (BlockNumber, &'a [u8])>,
+        blocks: impl Iterator<Item = Hung<'a>>,
         mut find: impl FnMut(Inode, &[u8]) -> Result<Option<DirEntry>, TreeError>,
     ) -> Pins {
         let root = Pin {
             inode: BlockNumber::ROOT.root_inode(),
             block: BlockNumber::ROOT,
             synthetic: false,
+            closed: false,
             parent: 0,
             children: BTreeMap::new(),
         };
         let mut pins = Pins { pins: vec![root], by_inode: HashMap::new() };
-        let mut roots = HashMap::new();
-        for (number, path) in blocks.filter(|(number, _)| *number != BlockNumber::ROOT) {
+        let mut roots: HashMap<usize, Hung<'a>> = HashMap::new();
+        for hung in blocks {
             let mut at = 0;
-            for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            for name in hung.path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
                 at = pins.child_or_new(at, name);
             }
             if at != 0 {
-                roots.insert(at, number);
+                roots.insert(at, hung);
+            } else if hung.number == BlockNumber::ROOT {
+                pins.pins[0].synthetic = !hung.open;
             }
         }
         // A pin comes after what is above it.
@@ -72,7 +87,7 @@ impl Pins {
                 let real = if in_synthetic { None } else { find(above, &name).ok().flatten() };
                 let real = real.filter(|entry| entry.file_type == FileType::Directory);
                 let (inode, block, synthetic) = match (roots.get(&child), real) {
-                    (Some(number), _) => (number.root_inode(), *number, false),
+                    (Some(hung), _) => (hung.number.root_inode(), hung.number, !hung.open),
                     (None, Some(entry)) => (entry.inode, block, false),
                     (None, None) => (pins.synthetic_inode(above, &name), block, true),
                 };
@@ -81,7 +96,21 @@ impl Pins {
                 (pin.inode, pin.block, pin.synthetic) = (inode, block, synthetic);
             }
         }
+        pins.close(&roots);
         pins
+    }
+
+    /// Closes the roots of blocks that neither open nor lead to one that does. The database's own root always shows what
+    /// hangs in it.
+    fn close(&mut self, roots: &HashMap<usize, Hung<'_>>) {
+        let mut leads = vec![false; self.pins.len()];
+        for index in (1..self.pins.len()).rev() {
+            let hung = roots.get(&index);
+            leads[index] |= hung.is_some_and(|hung| hung.open);
+            self.pins[index].closed = hung.is_some() && !leads[index];
+            let (parent, below) = (self.pins[index].parent, leads[index]);
+            leads[parent] |= below;
+        }
     }
 
     fn child_or_new(&mut self, parent: usize, name: &[u8]) -> usize {
@@ -94,6 +123,7 @@ impl Pins {
             inode: Inode(0),
             block: BlockNumber::ROOT,
             synthetic: true,
+            closed: false,
             parent,
             children: BTreeMap::new(),
         });
@@ -154,7 +184,8 @@ impl Pins {
     /// The record of a synthetic directory.
     pub(super) fn synthetic_record(&self, inode: Inode) -> Option<InodeRecord> {
         let pin = self.at(inode).filter(|pin| pin.synthetic)?;
-        let mut record = InodeRecord::new(FileType::Directory, 0o555, Inode(0), Timestamp::default());
+        let mode = if pin.closed { 0 } else { 0o555 };
+        let mut record = InodeRecord::new(FileType::Directory, mode, Inode(0), Timestamp::default());
         record.nlink += pin.children.len() as u32;
         record.parent = self.pins[pin.parent].inode;
         Some(record)
@@ -166,10 +197,41 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn hung(number: u16, path: &[u8], open: bool) -> Hung<'_> {
+        Hung { number: BlockNumber(number), path, open }
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_closed_unless_it_is_the_way_to_what_can() {
+        let blocks = [
+            hung(0, b"", false),
+            hung(1, b"a", false),
+            hung(2, b"a/way/b", true),
+            hung(3, b"a/way/c", false),
+            hung(4, b"d", false),
+            hung(5, b"d/e", false),
+        ];
+        let pins = Pins::resolve(blocks.into_iter(), |_, _| panic!("nothing real is looked for"));
+        let at = |path: &[u8]| {
+            let names = path.split(|byte| *byte == b'/');
+            names.fold(BlockNumber::ROOT.root_inode(), |at, name| pins.child(at, name).unwrap().inode)
+        };
+        let state = |path: &[u8]| pins.at(at(path)).map(|pin| (pin.synthetic, pin.closed)).unwrap();
+        let root = pins.at(BlockNumber::ROOT.root_inode()).unwrap();
+        assert!(root.synthetic && !root.closed);
+        assert_eq!(
+            [state(b"a"), state(b"a/way"), state(b"a/way/b")],
+            [(true, false), (true, false), (false, false)]
+        );
+        assert_eq!([state(b"a/way/c"), state(b"d"), state(b"d/e")], [(true, true); 3]);
+        assert_eq!(at(b"d"), BlockNumber(4).root_inode());
+        assert_eq!(pins.synthetic_record(at(b"d")).unwrap().mode & 0o777, 0);
+        assert_eq!(pins.synthetic_record(at(b"a")).unwrap().mode & 0o777, 0o555);
+    }
+
     #[test]
     fn missing_directories_are_made_up_and_real_ones_taken() {
-        let blocks: [(BlockNumber, &[u8]); 3] =
-            [(BlockNumber(0), b""), (BlockNumber(7), b"real/gone/x"), (BlockNumber(8), b"real/gone/x/y/z")];
+        let blocks = [hung(0, b"", true), hung(7, b"real/gone/x", true), hung(8, b"real/gone/x/y/z", true)];
         let real = DirEntry { inode: Inode(1 << 40), file_type: FileType::Directory };
         let find =
             |directory: Inode, name: &[u8]| Ok((directory == Inode(1) && name == b"real").then_some(real));

@@ -1,7 +1,7 @@
 //! Reading a tree: the one interface of the live tree and of old versions.
 
 use super::attr::{Attr, DirItem};
-use super::block::{Base, BlockView, Shared};
+use super::block::{Base, Blocks, Shared};
 use super::error::TreeError;
 use super::listing::Listings;
 use super::live::{Tree, make_base};
@@ -69,11 +69,12 @@ pub struct TreeSnapshot {
 
 impl Tree {
     /// The tree of another state in the same store. It shares this one's caches.
-    pub fn snapshot(&self, image: &Image, blocks: Vec<BlockView>) -> Result<Arc<TreeSnapshot>, TreeError> {
+    pub fn snapshot(&self, image: &Image, blocks: impl Into<Blocks>) -> Result<Arc<TreeSnapshot>, TreeError> {
         let own = &self.bench.shared;
         // An inode may lie in another block here: what is known of the live tree's is not used.
         let shared = Arc::new(own.with_own_homes());
-        let blocks = blocks.into_iter().map(|block| BlockView { writable: false, ..block }).collect();
+        let mut blocks = blocks.into();
+        blocks.open.iter_mut().for_each(|block| block.writable = false);
         let base = make_base(ImageSource::remembering(&own.store, image, Arc::default()), blocks, &shared)?;
         Ok(Arc::new(TreeSnapshot { base, shared, listings: Listings::new() }))
     }

@@ -73,7 +73,7 @@ impl<'a> View<'a> {
         if let Some(pin) = self.base.pins.at(inode) {
             return Ok(pin.block);
         }
-        if self.base.blocks.len() == 1 {
+        if self.base.blocks.len() == 1 && self.base.blocks.contains_key(&BlockNumber::ROOT) {
             return Ok(BlockNumber::ROOT);
         }
         if let Some(block) = self.shared.homes.get(inode) {
@@ -141,8 +141,17 @@ impl<'a> View<'a> {
         Attr::new(inode, record, writable)
     }
 
+    /// Refuses the root of a block whose key is not here, unless it is on the way to one that opens.
+    pub(super) fn enter(&self, directory: Inode) -> Result<(), TreeError> {
+        match self.base.pins.at(directory) {
+            Some(pin) if pin.closed => Err(TreeError::Closed(pin.block)),
+            _ => Ok(()),
+        }
+    }
+
     /// What a name leads to: first what is pinned there, then what the directory says.
     pub(super) fn child(&self, directory: Inode, name: &[u8]) -> Result<Option<DirEntry>, TreeError> {
+        self.enter(directory)?;
         if let Some(pin) = self.base.pins.child(directory, name) {
             return Ok(Some(DirEntry { inode: pin.inode, file_type: FileType::Directory }));
         }

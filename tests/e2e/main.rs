@@ -19,6 +19,7 @@ mod many;
 mod mirror;
 mod near;
 mod policy;
+mod private;
 mod process;
 mod prometheus;
 mod promises;

@@ -70,7 +70,7 @@ impl Thief {
             mark: Default::default(),
             clock: Timestamp::default,
         };
-        let views = ground.charter.blocks.iter().map(view).collect();
+        let views: Vec<_> = ground.charter.blocks.iter().map(view).collect();
         Tree::load(self.core.store.clone(), ground.image.clone(), views, options).unwrap()
     }
 

@@ -88,7 +88,8 @@ def main(command, link_file, *rest):
     if command == "versions":
         lines = (f"{infohash.hex()} {place.offset} {place.length}" for infohash, place, _ in record.versions)
         return print("\n".join(lines))
-    need(link.secret, "the link: one for mirrors opens no version")
+    need(link.secret or link.one, "the link: one for mirrors opens no version")
+    need(link.secret, "the link: this reader opens no single block")
     entries = everything(Version(Image(rest[0], link, record), link, record))
     if command == "extract":
         return extract(entries, rest[1])

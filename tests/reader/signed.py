@@ -17,12 +17,12 @@ RW, RO, OWNER, APPEND = range(4)
 
 
 class Link:
-    """A link of any kind that is not locked. `secret` is None in one for mirrors."""
+    """A link of any kind that is not locked. `secret` is None in one for mirrors or of one block."""
 
     def __init__(self, text):
         need(len(text) <= 16384, "the link: too long")
         scheme, kind, body = ("".join(text.split()).lower().split(":", 2) + ["", ""])[:3]
-        need(scheme == "kilofs" and kind in ("mirror", "read", "write", "admin"), "the link: none, or a locked one")
+        need(scheme == "kilofs" and kind in ("mirror", "block", "read", "write", "admin"), "the link: none, or a locked one")
         try:
             raw = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
         except ValueError:
@@ -33,17 +33,20 @@ class Link:
         fields.format()
         public = lambda: sodium.crypto_sign_seed_keypair(fields.id())[0]
         self.admin = fields.id() if kind != "admin" else None
-        self.key = fields.id() if kind in ("mirror", "read") else None
+        self.key = fields.id() if kind in ("mirror", "block", "read") else None
         secret = fields.id()
         self.key = self.key or public()
         self.admin = self.admin or public()
+        # Catalogue key, number, birth, epoch, block key.
+        self.one = (fields.id(), fields.int(2), fields.take(16), fields.int(4), fields.id()) if kind == "block" else None
+        need(not self.one or self.one[1] != 0xFFFF, "the link: of no block")
         self.counter, self.seq = fields.varint(), fields.varint()
         fields.done()
         need(self.counter < 1 << 32 and self.seq < 1 << 63, "the link: numbers that are too large")
         usable = sodium.crypto_core_ed25519_is_valid_point
         need(usable(self.admin) and usable(self.key), "the link: a key under which anybody signs")
-        self.secret = None if kind == "mirror" else secret
-        self.record_key = secret if kind == "mirror" else kdf(secret, "record")
+        self.secret = None if kind in ("mirror", "block") else secret
+        self.record_key = secret if self.secret is None else kdf(secret, "record")
         self.database = blake3(b"kilofs database 1" + self.admin).digest()
 
 

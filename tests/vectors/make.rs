@@ -312,22 +312,37 @@ fn commits() -> Vec<Made> {
 pub fn capability(kind: Kind) -> Capability {
     let capability =
         Capability::create(&admin(), &DatabaseKey::from_seed(&[2; 32]), Secret::new(READ_SECRET));
-    Capability { policy_counter: 300, seq: 70_000, ..capability }.weakened(kind).unwrap()
+    let capability = Capability { policy_counter: 300, seq: 70_000, ..capability };
+    match kind {
+        Kind::Block => capability.of_block(BlockNumber(2), &Birth([9; 16]), 3).unwrap(),
+        kind => capability.weakened(kind).unwrap(),
+    }
 }
 
 /// What a link of this kind carries.
 pub fn payload(kind: Kind) -> Vec<u8> {
     let record_key = independent::derive("kilofs 1 2026 record", &READ_SECRET, &[]);
-    let (admin, database) = (admin(), DatabaseKey::from_seed(&[2; 32]));
-    let (admin_public, database_public) = (admin.public().0, database.public().0);
+    let (admin, database_key) = (admin(), DatabaseKey::from_seed(&[2; 32]));
+    let (admin_public, database_public) = (admin.public().0, database_key.public().0);
     let keys: Vec<[u8; 32]> = match kind {
         Kind::Mirror => vec![admin_public, database_public, record_key],
         Kind::Read => vec![admin_public, database_public, READ_SECRET],
         Kind::Write => vec![admin_public, READ_SECRET, [2; 32]],
         Kind::Admin => vec![READ_SECRET, [2; 32], [1; 32]],
+        Kind::Block => vec![admin_public, database_public, record_key],
     };
+    // The block 2 of birth 9, epoch 3, behind the key of what names it.
+    let one_block = || {
+        let key = |number: u16, birth: [u8; 16], epoch: u32| {
+            let parts = [&database().0[..], &number.to_le_bytes(), &birth, &epoch.to_le_bytes()];
+            independent::derive("kilofs 1 2026 block", &READ_SECRET, &parts)
+        };
+        let place = [&[2, 0][..], &[9; 16], &[3, 0, 0, 0]].concat();
+        [&key(u16::MAX, [0; 16], 0)[..], &place, &key(2, [9; 16], 3)].concat()
+    };
+    let one_block = if kind == Kind::Block { one_block() } else { Vec::new() };
     // 300 and 70,000 as varints.
-    [&keys.concat()[..], &[0xac, 0x02, 0xf0, 0xa2, 0x04]].concat()
+    [&keys.concat()[..], &one_block, &[0xac, 0x02, 0xf0, 0xa2, 0x04]].concat()
 }
 
 pub fn link_inputs(text: &str) -> Builder {
@@ -348,6 +363,7 @@ fn links() -> Vec<Made> {
     let secret = Builder::default().hex("read secret", &READ_SECRET).text("day", 20_717);
     vec![
         plain("mirror", Kind::Mirror),
+        plain("block", Kind::Block),
         plain("read", Kind::Read),
         plain("write", Kind::Write),
         plain("admin", Kind::Admin),

@@ -290,6 +290,18 @@ fn root_of_all(inputs: &Lines) -> Builder {
 fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
     let secret =
         |secret: &Option<Secret>| secret.as_ref().map_or("none".to_owned(), |s| HEXLOWER.encode(s.expose()));
+    let out = match &capability.one_block {
+        None => out,
+        Some(one) => {
+            let keys = one.keys(capability.database_id(), one.number, &one.birth, one.epoch).unwrap();
+            let catalogue = one.catalogue(capability.database_id()).commitment();
+            out.text("block", one.number)
+                .hex("birth", &one.birth.0)
+                .text("epoch", one.epoch)
+                .hex("block commitment", &keys.commitment().0)
+                .hex("catalogue commitment", &catalogue.0)
+        }
+    };
     out.text("kind", capability.kind())
         .text("database", capability.database_id())
         .text("admin public", capability.admin_public)

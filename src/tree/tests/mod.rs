@@ -109,7 +109,8 @@ impl World {
     fn load(store: &Arc<Store>, blocks: &[BlockView], head: &Head) -> Tree {
         let view = |block: &BlockView| BlockView { root: head.roots[&block.number], ..block.clone() };
         let options = TreeOptions { mark: head.mark, ..options() };
-        Tree::load(store.clone(), head.image.clone(), blocks.iter().map(view).collect(), options).unwrap()
+        Tree::load(store.clone(), head.image.clone(), blocks.iter().map(view).collect::<Vec<_>>(), options)
+            .unwrap()
     }
 
     /// Checks that what is flushed is a sound filesystem, that every byte of it opens, and that what the image says to

@@ -1,0 +1,144 @@
+//! What a link of one block gives beside what a mirror has: the key of that block in its present life and epoch, and the
+//! key of catalogue, charter and commits, without which no version can be judged. Both are derived from the read secret,
+//! and lead neither back to it nor to the key of another block.
+
+use super::seal::{Scope, SealKeys, block_key};
+use super::secret::Secret;
+use crate::base::{Birth, BlockNumber, DatabaseId, Malformed, Reader, Writer};
+
+/// The keys of one block for one who reads nothing else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OneBlock {
+    /// The block.
+    pub number: BlockNumber,
+    /// Which life of that number.
+    pub birth: Birth,
+    /// Which incarnation of its key.
+    pub epoch: u32,
+    key: Secret,
+    catalogue: Secret,
+}
+
+impl OneBlock {
+    /// Encoded length: catalogue key 32, number 2, birth 16, epoch 4, block key 32.
+    pub(super) const BYTES: usize = Secret::BYTES + 2 + Birth::BYTES + 4 + Secret::BYTES;
+
+    /// The part of the read secret that opens one block.
+    pub fn of(
+        read_secret: &Secret,
+        database: DatabaseId,
+        number: BlockNumber,
+        birth: &Birth,
+        epoch: u32,
+    ) -> OneBlock {
+        let key = block_key(read_secret, database, number, birth, epoch);
+        let catalogue = block_key(read_secret, database, BlockNumber::CATALOGUE, &Birth([0; 16]), 0);
+        OneBlock { number, birth: *birth, epoch, key, catalogue }
+    }
+
+    /// Keys of the block, if it is still the one that the link was made for.
+    pub fn keys(
+        &self,
+        database: DatabaseId,
+        number: BlockNumber,
+        birth: &Birth,
+        epoch: u32,
+    ) -> Option<SealKeys> {
+        let same = (self.number, self.birth, self.epoch) == (number, *birth, epoch);
+        same.then(|| SealKeys::new(&self.key, Scope { database, block: number, epoch }))
+    }
+
+    /// Keys of catalogue, charter and commits.
+    pub fn catalogue(&self, database: DatabaseId) -> SealKeys {
+        SealKeys::new(&self.catalogue, Scope { database, block: BlockNumber::CATALOGUE, epoch: 0 })
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.raw(self.catalogue.expose()).u16(self.number.0).raw(&self.birth.0).u32(self.epoch);
+        writer.raw(self.key.expose());
+    }
+
+    pub(super) fn read(reader: &mut Reader) -> Result<OneBlock, Malformed> {
+        let catalogue = Secret::new(reader.array()?);
+        let number = Some(BlockNumber(reader.u16()?)).filter(|number| *number != BlockNumber::CATALOGUE);
+        let number = number.ok_or(Malformed)?;
+        let (birth, epoch) = (Birth(reader.array()?), reader.u32()?);
+        Ok(OneBlock { number, birth, epoch, key: Secret::new(reader.array()?), catalogue })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::crypt::{BlobKind, Tampered};
+
+    const DATABASE: DatabaseId = DatabaseId([9; 32]);
+    const BIRTH: Birth = Birth([4; 16]);
+    const NUMBER: BlockNumber = BlockNumber(3);
+
+    fn secret() -> Secret {
+        Secret::new([7; 32])
+    }
+
+    fn one() -> OneBlock {
+        OneBlock::of(&secret(), DATABASE, NUMBER, &BIRTH, 2)
+    }
+
+    fn whole(number: BlockNumber, birth: Birth, epoch: u32) -> SealKeys {
+        SealKeys::for_block(&secret(), DATABASE, number, &birth, epoch)
+    }
+
+    #[test]
+    fn it_opens_its_block_and_what_names_it() {
+        let keys = one().keys(DATABASE, NUMBER, &BIRTH, 2).unwrap();
+        let mut sealed = Vec::new();
+        let id = whole(NUMBER, BIRTH, 2).seal_chunk(1, 0, b"content", &mut sealed);
+        assert_eq!(keys.open_chunk(1, 0, &id, &sealed), Ok(b"content".to_vec()));
+        assert_eq!(keys.commitment(), whole(NUMBER, BIRTH, 2).commitment());
+        let mut sealed = Vec::new();
+        let catalogue = SealKeys::catalogue(&secret(), DATABASE);
+        let id = catalogue.seal_blob(BlobKind::Charter, b"charter", &mut sealed);
+        let opened = one().catalogue(DATABASE).open_blob(BlobKind::Charter, &id, &sealed);
+        assert_eq!(opened, Ok(b"charter".to_vec()));
+    }
+
+    #[test]
+    fn it_opens_no_other_block_life_or_epoch() {
+        for (number, birth, epoch) in [
+            (BlockNumber(0), BIRTH, 2),
+            (BlockNumber(4), BIRTH, 2),
+            (NUMBER, Birth([5; 16]), 2),
+            (NUMBER, BIRTH, 3),
+        ] {
+            assert!(one().keys(DATABASE, number, &birth, epoch).is_none());
+            let other = whole(number, birth, epoch);
+            let mut node = Vec::new();
+            let id = other.seal_node(0, b"names", b"places", &mut node);
+            let mut chunk = Vec::new();
+            let chunk_id = other.seal_chunk(1, 0, b"content", &mut chunk);
+            // Neither its keys nor, were one of its secrets taken for the read secret, what is derived from that.
+            let derived = [&one().key, &one().catalogue]
+                .map(|secret| SealKeys::for_block(secret, DATABASE, number, &birth, epoch));
+            let named = [&one().key, &one().catalogue]
+                .map(|secret| SealKeys::new(secret, Scope { database: DATABASE, block: number, epoch }));
+            let own = [one().keys(DATABASE, NUMBER, &BIRTH, 2).unwrap(), one().catalogue(DATABASE)];
+            for keys in derived.iter().chain(&named).chain(&own) {
+                assert_eq!(keys.open_node(0, &id, &node), Err(Tampered));
+                assert_eq!(keys.open_chunk(1, 0, &chunk_id, &chunk), Err(Tampered));
+                assert_ne!(keys.commitment(), other.commitment());
+            }
+        }
+    }
+
+    #[test]
+    fn its_bytes_survive_and_show_no_read_secret() {
+        let mut writer = Writer::new();
+        one().write(&mut writer);
+        assert_eq!(writer.0.len(), OneBlock::BYTES);
+        assert!(!writer.0.windows(32).any(|bytes| bytes == secret().expose()));
+        let mut reader = Reader::new(&writer.0);
+        assert_eq!(OneBlock::read(&mut reader), Ok(one()));
+        reader.end().unwrap();
+    }
+}
