@@ -2,10 +2,11 @@
 
 use super::Outcome;
 use super::context::Context;
+use super::device::DeviceText;
 use super::enact::{Admin, Terms};
 use super::output::{shown, understood};
 use super::paths;
-use super::policy::{ensure_supported, which};
+use super::policy::{ensure_supported, nobodys, of_whom, which};
 use super::session::Session;
 use super::status::blocks;
 use crate::base::{Birth, BlockNumber};
@@ -38,20 +39,7 @@ pub struct Block {
 #[derive(Subcommand)]
 enum Action {
     /// Make directories blocks; each is made if it does not exist, and must be empty if it does
-    Add {
-        /// Paths from the database's root
-        #[arg(value_name = "PATH", required_unless_present = "from")]
-        paths: Vec<OsString>,
-        /// Read more paths from FILE, one a line; - is standard input
-        #[arg(long, value_name = "FILE")]
-        from: Option<PathBuf>,
-        /// Who may write: rw (everybody with a write link) or ro (nobody but the admin)
-        #[arg(long, default_value = "rw")]
-        mode: Mode,
-        /// The device that owns it
-        #[arg(long, value_name = "DEVICE")]
-        owner: Option<String>,
-    },
+    Add(New),
     /// List the blocks
     List,
     /// Make an empty block a plain directory again
@@ -61,16 +49,29 @@ enum Action {
     },
 }
 
+/// What becomes a block, and how.
+#[derive(Args)]
+struct New {
+    /// Paths from the database's root
+    #[arg(value_name = "PATH", required_unless_present = "from")]
+    paths: Vec<OsString>,
+    /// Read more paths from FILE, one a line; - is standard input
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin)
+    #[arg(long, default_value = "rw")]
+    mode: Mode,
+    /// The device that owns it, in mode owner: its id, 8 or more of its first digits, or self
+    #[arg(long, value_name = "DEVICE")]
+    owner: Option<DeviceText>,
+}
+
 /// Runs `block`.
 pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
     match action {
-        Action::Add { paths, from, mode, owner } => {
-            ensure_supported(mode)?;
-            if owner.is_some() {
-                let message = "this version has no blocks with an owner: leave --owner out";
-                return Err(Failure::new(FailureKind::Usage, message));
-            }
-            add(context, &name, paths, from.as_deref(), mode)
+        Action::Add(new) => {
+            ensure_supported(new.mode, new.owner.as_ref())?;
+            add(context, &name, new)
         }
         Action::List => list(context, &name),
         Action::Remove { block } => remove(context, &name, &block),
@@ -78,13 +79,17 @@ pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
 }
 
 /// Makes blocks of directories, all in one policy.
-fn add(context: &Context, name: &Name, typed: Vec<OsString>, from: Option<&Path>, mode: Mode) -> Outcome {
+fn add(context: &Context, name: &Name, New { paths: typed, from, mode, owner }: New) -> Outcome {
     let single = from.is_none() && typed.len() == 1;
-    let listed = from.map(listed_in).transpose()?.unwrap_or_default();
+    let listed = from.as_deref().map(listed_in).transpose()?.unwrap_or_default();
     let paths =
         apart(typed.iter().chain(&listed).map(|path| paths::inside(path)).collect::<Result<_, _>>()?)?;
     let mut admin = Admin::open(context, name)?;
     numbers_for(&admin.terms()?, &paths)?;
+    let owner = match (mode, owner) {
+        (Mode::Owner, None) => return Err(nobodys()),
+        (_, owner) => owner.map(|owner| admin.device(&owner)).transpose()?,
+    };
     admin.prepare(paths.iter().map(Vec::as_slice))?;
     let births = paths.iter().map(|_| random().map(Birth)).collect::<Result<Vec<_>, _>>()?;
     let numbers = admin.enact(|terms| {
@@ -92,15 +97,23 @@ fn add(context: &Context, name: &Name, typed: Vec<OsString>, from: Option<&Path>
         for ((path, number), birth) in paths.iter().zip(&numbers).zip(&births) {
             terms.set_mode(*number, mode);
             let floor = Floor { counter: 0, root: None };
-            let block = BlockCharter { path: path.clone(), owner: None, birth: *birth, epoch: 0, floor };
+            let block = BlockCharter { path: path.clone(), owner, birth: *birth, epoch: 0, floor };
             terms.charter.blocks.insert(*number, block);
         }
         Ok(numbers)
     })?;
     let shown_path = |path: &[u8]| format!("/{}", shown(path));
-    let added = |(path, number): (&Vec<u8>, &BlockNumber)| json!({ "number": number.0, "path": shown_path(path), "mode": mode.to_string() });
+    let added = |(path, number): (&Vec<u8>, &BlockNumber)| {
+        json!({
+            "number": number.0,
+            "path": shown_path(path),
+            "mode": mode.to_string(),
+            "owner": owner.map(|owner| owner.to_string()),
+        })
+    };
     let mut all: Vec<Value> = paths.iter().zip(&numbers).map(added).collect();
     let told = if single { all.remove(0) } else { Value::from(all) };
+    let mode = format!("{mode}{}", of_whom(owner));
     context.output.result(&told, |_| match (paths.first(), numbers.first()) {
         (Some(path), Some(number)) if single => format!("{} is block {number}, {mode}", shown_path(path)),
         _ => format!("{} directories are blocks now, {mode}", paths.len()),

@@ -1,18 +1,21 @@
 //! An admin's change of the policy: opened, changed, signed in this process only, then given to the engine. The admin
 //! seed never leaves it.
 
+use super::Outcome;
 use super::context::Context;
+use super::device::DeviceText;
 use super::output::understood;
 use super::session::Session;
-use crate::base::{BlockNumber, DatabaseId, Id};
+use crate::base::{BlockNumber, DatabaseId, DeviceId, Id};
 use crate::crypt::RecordKey;
 use crate::crypt::keys::AdminKey;
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
 use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
-use crate::record::{Charter, Floor, Mode, Policy, sign_lifeline};
+use crate::record::{Charter, Floor, Members, Mode, Policy, next_floor, sign_lifeline};
 use data_encoding::HEXLOWER;
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -77,11 +80,29 @@ impl Terms {
         self.charter.blocks.get(&number).map_or(b"", |block| &block.path)
     }
 
-    /// What a block is now: the floor for its next mode.
-    pub fn floor(&self, number: BlockNumber) -> Floor {
-        let block = self.ground.blocks.iter().find(|block| block.number == number.0);
-        let root = block.and_then(|block| block.root.as_deref()).and_then(Id::from_hex);
-        Floor { counter: block.map_or(0, |block| block.counter), root }
+    /// Gives a block a mode, and the owner that goes with it. Where that is a change, nothing older counts from here on:
+    /// what the block is now is where its new rules begin.
+    pub fn set_rules(&mut self, number: BlockNumber, mode: Mode, owner: Option<DeviceId>) -> Outcome {
+        let floor = self.floor(number);
+        let before = self.mode(number);
+        let Some(block) = self.charter.blocks.get_mut(&number) else { return Ok(()) };
+        if before != mode || block.owner != owner {
+            block.floor = floor.ok_or_else(|| {
+                Failure::failed(format!("block {number} has changed its rules as often as it can"))
+            })?;
+            block.owner = owner;
+        }
+        self.set_mode(number, mode);
+        Ok(())
+    }
+
+    /// The floor over what a block is now; none where its counter has come to the end.
+    fn floor(&self, number: BlockNumber) -> Option<Floor> {
+        let ground = self.ground.blocks.iter().find(|block| block.number == number.0);
+        let root = ground.and_then(|block| block.root.as_deref()).and_then(Id::from_hex);
+        let below = self.charter.blocks.get(&number).map_or(0, |block| block.floor.counter);
+        let counter = next_floor(ground.map_or(0, |block| block.counter).max(below))?;
+        Some(Floor { counter, root })
     }
 }
 
@@ -90,6 +111,7 @@ pub struct Admin<'a> {
     name: &'a Name,
     key: AdminKey,
     database: DatabaseId,
+    device: DeviceId,
     catalogue: SealKeys,
     record_key: RecordKey,
     session: Session<'a>,
@@ -109,13 +131,32 @@ impl<'a> Admin<'a> {
         };
         let catalogue = SealKeys::catalogue(secret, database);
         let record_key = keyring.capability.record_key.clone();
+        let device = keyring.device.public();
         let session = Session::new(context, name, false)?.with_keyring(keyring);
-        Ok(Admin { name, key, database, catalogue, record_key, session })
+        Ok(Admin { name, key, database, device, catalogue, record_key, session })
     }
 
     /// What is in force.
     pub fn terms(&mut self) -> Result<Terms, Failure> {
         Terms::in_force(&mut self.session)
+    }
+
+    /// The device that a person means.
+    pub fn device(&mut self, text: &DeviceText) -> Result<DeviceId, Failure> {
+        let own = self.device;
+        if let Some(device) = text.exact(own) {
+            return Ok(device);
+        }
+        let published: Vec<String> = understood(self.session.ask(Request::Devices)?)?;
+        let mut known: BTreeSet<DeviceId> =
+            published.iter().filter_map(|device| DeviceId::from_hex(device)).collect();
+        let charter = self.terms()?.charter;
+        known.insert(own);
+        known.extend(charter.blocks.values().filter_map(|block| block.owner));
+        if let Members::Listed(members) = &charter.members {
+            known.extend(members);
+        }
+        text.among(&known)
     }
 
     /// Makes sure that there is an empty directory at each path.

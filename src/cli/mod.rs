@@ -10,6 +10,7 @@ mod code;
 mod completions;
 mod context;
 mod create;
+mod device;
 mod doctor;
 mod enact;
 mod engine;

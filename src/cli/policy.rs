@@ -2,11 +2,12 @@
 
 use super::Outcome;
 use super::context::Context;
+use super::device::DeviceText;
 use super::enact::{Admin, Terms};
 use super::output::{short, shown, table};
 use super::paths;
 use super::session::Session;
-use crate::base::BlockNumber;
+use crate::base::{BlockNumber, DeviceId};
 use crate::daemon::control::{Failure, FailureKind};
 use crate::daemon::home::Name;
 use crate::record::{Members, Mode};
@@ -32,8 +33,11 @@ enum Action {
     Set {
         /// Its number, or its path from the database's root
         block: OsString,
-        /// Who may write: rw (everybody with a write link) or ro (nobody but the admin)
+        /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin)
         mode: Mode,
+        /// The device that owns it from now on, in mode owner: its id, 8 or more of its first digits, or self
+        #[arg(long, value_name = "DEVICE")]
+        owner: Option<DeviceText>,
     },
 }
 
@@ -41,22 +45,35 @@ enum Action {
 pub fn run(context: &Context, Policy { name, action }: Policy) -> Outcome {
     match action {
         None | Some(Action::Show) => show(context, &name),
-        Some(Action::Set { block, mode }) => {
-            ensure_supported(mode)?;
-            set(context, &name, &block, mode)
+        Some(Action::Set { block, mode, owner }) => {
+            ensure_supported(mode, owner.as_ref())?;
+            set(context, &name, &block, mode, owner.as_ref())
         }
     }
 }
 
-/// Refuses the modes that the formats have and this version does not act on.
-pub fn ensure_supported(mode: Mode) -> Outcome {
+/// Refuses the mode that the formats have and this version does not act on, and an owner that a mode does not know.
+pub fn ensure_supported(mode: Mode, owner: Option<&DeviceText>) -> Outcome {
     match mode {
-        Mode::ReadWrite | Mode::ReadOnly => Ok(()),
-        Mode::Owner | Mode::Append => Err(Failure::new(
+        Mode::Append => {
+            Err(Failure::new(FailureKind::Usage, "this version knows the modes rw, ro and owner, not append"))
+        }
+        Mode::ReadWrite | Mode::ReadOnly if owner.is_some() => Err(Failure::new(
             FailureKind::Usage,
-            format!("this version knows the modes rw and ro, not {mode}"),
+            format!("a block has an owner in mode owner, not in {mode}"),
         )),
+        Mode::ReadWrite | Mode::ReadOnly | Mode::Owner => Ok(()),
     }
+}
+
+/// A block in mode owner of which nobody was said to be the owner.
+pub fn nobodys() -> Failure {
+    Failure::new(FailureKind::Usage, "whose is it? say so with --owner DEVICE (or --owner self)")
+}
+
+/// Behind a mode, for a person.
+pub fn of_whom(owner: Option<DeviceId>) -> String {
+    owner.map(|owner| format!(" {}", short(&owner.to_string()))).unwrap_or_default()
 }
 
 /// The block that a person means: a number, or a path.
@@ -72,22 +89,29 @@ pub fn which(terms: &Terms, block: &OsStr) -> Result<BlockNumber, Failure> {
     found.ok_or_else(unknown)
 }
 
-fn set(context: &Context, name: &Name, block: &OsStr, mode: Mode) -> Outcome {
-    let (number, path) = Admin::open(context, name)?.enact(|terms| {
+fn set(context: &Context, name: &Name, block: &OsStr, mode: Mode, owner: Option<&DeviceText>) -> Outcome {
+    let mut admin = Admin::open(context, name)?;
+    let named = owner.map(|owner| admin.device(owner)).transpose()?;
+    let (number, path, owner) = admin.enact(|terms| {
         let number = which(terms, block)?;
-        // From here on nothing older counts: what the block is now is where its new rules begin.
-        if terms.mode(number) != mode {
-            let floor = terms.floor(number);
-            if let Some(charter) = terms.charter.blocks.get_mut(&number) {
-                charter.floor = floor;
+        let owner = match mode {
+            Mode::Owner => {
+                let known = terms.charter.blocks.get(&number).and_then(|block| block.owner);
+                Some(named.or(known).ok_or_else(nobodys)?)
             }
-        }
-        terms.set_mode(number, mode);
-        Ok((number, terms.path(number).to_vec()))
+            Mode::ReadWrite | Mode::ReadOnly | Mode::Append => None,
+        };
+        terms.set_rules(number, mode, owner)?;
+        Ok((number, terms.path(number).to_vec(), owner))
     })?;
     let path = format!("/{}", shown(&path));
-    let done = json!({ "number": number.0, "path": path, "mode": mode.to_string() });
-    context.output.result(&done, |_| format!("block {number} ({path}) is {mode}"))
+    let done = json!({
+        "number": number.0,
+        "path": path,
+        "mode": mode.to_string(),
+        "owner": owner.map(|owner| owner.to_string()),
+    });
+    context.output.result(&done, |_| format!("block {number} ({path}) is {mode}{}", of_whom(owner)))
 }
 
 fn show(context: &Context, name: &Name) -> Outcome {

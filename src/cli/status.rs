@@ -283,7 +283,8 @@ pub fn blocks(blocks: &[BlockStatus]) -> String {
     let row = |block: &BlockStatus| {
         let note = match (block.writable, &block.owner) {
             _ if !block.readable => "cannot be opened here".into(),
-            (_, Some(owner)) => format!("owner {}", short(owner)),
+            (true, Some(owner)) => format!("owner {}", short(owner)),
+            (false, Some(owner)) => format!("owner {}, read-only here", short(owner)),
             (false, None) => "read-only here".into(),
             (true, None) => String::new(),
         };

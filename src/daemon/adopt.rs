@@ -206,8 +206,10 @@ impl Core {
         let tree = self.tree()?;
         let head = tree.flush()?;
         let mut inner = self.inner();
-        inner.heads = vec![(arrived.reference.commit.id, arrived.commit.clone())];
-        if !ours.covered && self.keys.publishes() {
+        let arrived_head = (arrived.reference.commit.id, arrived.commit.clone());
+        let stands_on_it = !plan.unaware || ours.heads.is_empty();
+        inner.heads = stands_on_it.then_some(arrived_head).into_iter().collect();
+        if !stands_on_it || !ours.covered && self.keys.publishes() {
             inner.heads.extend(ours.heads);
             inner.heads.truncate(HEADS_MAX);
         }

@@ -3,22 +3,17 @@
 
 use super::core::{Core, Listed};
 use super::error::EngineError;
+use super::floor::is_protected;
 use super::take::{Arrived, OldHead, Plan};
 use crate::base::{BlockNumber, Inode};
 use crate::image::Image;
 use crate::map::{Map, MapError, Root};
-use crate::record::{Charter, Mode, Policy};
+use crate::record::{Charter, Policy};
 use crate::tree::ImageSource;
 use crate::tree::key::{Key, start_of};
 use std::collections::BTreeSet;
 
 const PREFIX_SHIFT: u32 = 32;
-
-/// Whether only some may write in a block.
-pub(super) fn is_protected(policy: &Policy, number: BlockNumber) -> bool {
-    let mode = policy.modes.get(usize::from(number.0));
-    matches!(mode, Some(Mode::ReadOnly | Mode::Owner))
-}
 
 impl Core {
     /// Why an arrived state of an open block is refused beside the protected blocks of the plan, if it is.

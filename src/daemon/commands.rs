@@ -95,6 +95,7 @@ impl Desk {
                 value
             }
             Request::Policy => Ok(json!(self.core.ground()?)),
+            Request::Devices => Ok(json!(self.core.makers())),
             Request::Enact { policy_hex, charter_hex, ground, lifeline_hex } => {
                 self.enact(&policy_hex, &charter_hex, &ground, &lifeline_hex)
             }

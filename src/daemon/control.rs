@@ -50,6 +50,8 @@ pub enum Request {
     },
     /// What an admin needs to make the next policy: answered with [`Ground`].
     Policy,
+    /// The devices that have published here: answered with their keys, hexadecimal.
+    Devices,
     /// Takes a policy that an admin signed, with its charter.
     Enact {
         /// The encoded policy.

@@ -24,7 +24,7 @@ use crate::crypt::locked::Locked;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, RecordError, Seen};
+use crate::record::{BlockEntry, Charter, Commit, Policy, RecordError, Seen};
 use crate::tree::{
     BlockView, Blocks, ClosedBlock, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions,
 };
@@ -288,15 +288,8 @@ impl Core {
 
     /// Whether the policy lets this device write in a block.
     pub fn may_write(&self, policy: &Policy, charter: &Charter, number: BlockNumber) -> bool {
-        let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
-        let by_mode = match mode {
-            Mode::ReadWrite | Mode::Append => true,
-            Mode::ReadOnly => false,
-            Mode::Owner => {
-                charter.blocks.get(&number).and_then(|block| block.owner) == Some(self.keys.device.public())
-            }
-        };
-        self.keys.publishes() && (by_mode || self.keys.admin.is_some())
+        let allowed = self.allows(policy, charter, number, &self.keys.device.public());
+        self.keys.publishes() && (allowed || self.keys.admin.is_some())
     }
 
     /// The blocks of a charter as the tree wants them.

@@ -108,7 +108,8 @@ impl Host for EngineHost {
         let inner = self.desk.core.inner();
         let mode =
             inner.state.policy.modes.get(usize::from(block.0)).map_or("rw".into(), ToString::to_string);
-        let author = inner.entries.get(&block).map(|listed| listed.entry.signer.to_string());
+        let author = inner.entries.get(&block).map(|listed| &listed.entry);
+        let author = author.filter(|entry| !entry.is_unsigned()).map(|entry| entry.signer.to_string());
         Some(Provenance {
             block,
             mode,

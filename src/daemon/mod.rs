@@ -26,6 +26,7 @@ mod error;
 mod evict;
 mod exchange;
 pub mod fleet;
+mod floor;
 mod genesis;
 mod graft;
 mod guard;

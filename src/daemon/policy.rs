@@ -10,7 +10,7 @@ use crate::base::BlockNumber;
 use crate::record::{Charter, Policy, SignedItem, open_lifeline};
 use crate::tree::{Changes, Head, Stale};
 use data_encoding::HEXLOWER;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const RETRIES_MAX: usize = 20;
@@ -23,6 +23,15 @@ impl Core {
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         self.ground_of(&inner, &head)
+    }
+
+    /// The devices whose commits the head stands on, hexadecimal.
+    pub fn makers(&self) -> BTreeSet<String> {
+        let inner = self.inner();
+        let commits = inner.heads.iter().map(|(_, commit)| commit);
+        let makers = commits
+            .flat_map(|commit| commit.vector.iter().map(|(maker, _)| maker.device).chain([commit.device]));
+        makers.map(|device| device.to_string()).collect()
     }
 
     fn ground_of(&self, inner: &Inner, head: &Head) -> Result<Ground, EngineError> {
@@ -61,7 +70,7 @@ impl Core {
                 return Err(EngineError::Moved);
             }
         }
-        let changes = self.enact(policy, charter)?;
+        let changes = self.enact(policy, charter, &BTreeSet::new())?;
         self.note_lifeline(lifeline)?;
         Ok(changes)
     }
@@ -90,10 +99,16 @@ impl Core {
         known.filter(|known| known.supersedes(&told)).unwrap_or(told)
     }
 
-    /// Brings a verified policy with its charter into force. The caller holds `work`.
-    pub fn enact(&self, policy: Policy, charter: Charter) -> Result<Changes, EngineError> {
+    /// Brings a verified policy with its charter into force. The caller holds `work`. `own` are the blocks in which this
+    /// device published what the policy does not stand on.
+    pub(super) fn enact(
+        &self,
+        policy: Policy,
+        charter: Charter,
+        own: &BTreeSet<BlockNumber>,
+    ) -> Result<Changes, EngineError> {
         for _ in 0..RETRIES_MAX {
-            if let Some(changes) = self.try_enact(&policy, &charter)? {
+            if let Some(changes) = self.try_enact(&policy, &charter, own)? {
                 tracing::info!("policy {} is in force, {} block(s)", policy.counter, charter.blocks.len());
                 return Ok(changes);
             }
@@ -101,7 +116,12 @@ impl Core {
         Err(EngineError::Moved)
     }
 
-    fn try_enact(&self, policy: &Policy, charter: &Charter) -> Result<Option<Changes>, EngineError> {
+    fn try_enact(
+        &self,
+        policy: &Policy,
+        charter: &Charter,
+        own: &BTreeSet<BlockNumber>,
+    ) -> Result<Option<Changes>, EngineError> {
         let tree = self.tree()?;
         let head = tree.flush()?;
         let mut inner = self.inner();
@@ -121,22 +141,25 @@ impl Core {
             }
             let edited = same_life
                 && upcoming.get(number).map(|l| &l.entry) != inner.entries.get(number).map(|l| &l.entry);
-            if !edited || self.may_write(policy, charter, *number) {
+            let known = inner.entries.get(number).filter(|_| same_life);
+            let counts =
+                known.is_none_or(|listed| self.still_counts(policy, charter, *number, &listed.entry));
+            if (known.is_some() && !counts || known.is_none() && root.is_some())
+                && let Some(floor) = self.at_floor(*number, block, root)
+            {
+                entries.insert(*number, floor);
                 roots.insert(*number, root);
                 continue;
             }
-            let next = upcoming.get(number);
-            let is_floor = next.is_some_and(|listed| {
-                let id = listed.entry.root.as_ref().map(|root| root.id);
-                (listed.entry.counter, id) == (block.floor.counter, block.floor.root)
-            });
-            if is_floor && let Some(listed) = next {
-                entries.insert(*number, listed.clone());
-                roots.insert(*number, root);
-                continue;
+            let forbidden = !self.may_write(policy, charter, *number);
+            if forbidden && (edited || !counts && own.contains(number)) {
+                aside.push((*number, root));
             }
-            aside.push((*number, root));
-            roots.insert(*number, self.published_root(&inner, *number, block, &draft)?);
+            let root = match forbidden && edited {
+                true => self.published_root(&inner, *number, block, &draft)?,
+                false => root,
+            };
+            roots.insert(*number, root);
         }
         entries.retain(|number, _| charter.blocks.contains_key(number));
         let views = self.views(policy, charter, &roots);

@@ -11,7 +11,7 @@ use crate::base::{BlockNumber, Locator, PieceHashes, PieceLength, Place, Session
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::image::{Draft, Image, Stream, hash_pieces};
 use crate::map::{Edit, Map, Root};
-use crate::record::{BlockEntry, Commit, Maker, RootRef, VersionRef, next_counter};
+use crate::record::{BlockEntry, Charter, Commit, Maker, Policy, RootRef, VersionRef, next_counter};
 use crate::torrent::Metainfo;
 use crate::tree::{DraftSource, Head, Held};
 use std::collections::{BTreeMap, HashSet};
@@ -125,13 +125,21 @@ impl Core {
             let known = inner.entries.get(number).filter(|listed| listed.entry.birth == block.birth);
             let id = root.map(|root| root.id);
             let known_id = known.and_then(|listed| listed.root()).map(|root| root.id);
-            if known.is_some() && id == known_id || known.is_none() && id.is_none() {
+            let counts =
+                known.is_none_or(|listed| self.still_counts(policy, charter, *number, &listed.entry));
+            if id == known_id && (known.is_some() || id.is_none()) && counts {
                 if let Some(listed) = known {
                     entries.insert(
                         *number,
                         Listed { entry: listed.entry.clone(), place: root.map(|root| root.place) },
                     );
                 }
+                continue;
+            }
+            if (known.is_none() || !counts)
+                && let Some(floor) = self.at_floor(*number, block, root)
+            {
+                entries.insert(*number, floor);
                 continue;
             }
             if !self.may_write(policy, charter, *number) {
@@ -155,18 +163,18 @@ impl Core {
                 signer: self.keys.device.public(),
                 signature: crate::base::Signature([0; 64]),
             };
-            let entry = self.sign_entry(entry, policy.modes.get(usize::from(number.0)).copied());
+            let entry = self.sign_entry(entry, policy, charter);
             entries.insert(*number, Listed { entry, place: root.map(|root| root.place) });
         }
         Ok(entries)
     }
 
-    /// Signs with the device key, or, in a read-only block, with the admin key if this engine holds it.
-    fn sign_entry(&self, entry: BlockEntry, mode: Option<crate::record::Mode>) -> BlockEntry {
-        match (&self.keys.admin, mode) {
-            (Some(admin), Some(crate::record::Mode::ReadOnly)) => {
-                entry.signed_by_admin(&self.keys.database, admin)
-            }
+    /// Signs with the device key, or, where the policy does not let that one write, with the admin key if this engine
+    /// holds it.
+    fn sign_entry(&self, entry: BlockEntry, policy: &Policy, charter: &Charter) -> BlockEntry {
+        let allowed = self.allows(policy, charter, entry.number, &self.keys.device.public());
+        match &self.keys.admin {
+            Some(admin) if !allowed => entry.signed_by_admin(&self.keys.database, admin),
             _ => entry.signed(&self.keys.database, &self.keys.device),
         }
     }

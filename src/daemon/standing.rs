@@ -2,9 +2,10 @@
 
 use super::core::{Core, Inner, Listed};
 use super::error::EngineError;
+use super::floor::mode_of;
 use super::versions::Version;
 use crate::base::{BlockNumber, Id};
-use crate::record::{BlockEntry, Charter, Mode, Policy, Refusal, admit};
+use crate::record::{BlockEntry, Charter, Policy, Refusal, admit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What stands here of the head version after a start.
@@ -25,7 +26,7 @@ impl Core {
         entry: &BlockEntry,
     ) -> Result<(), Refusal> {
         let block = charter.blocks.get(&number).ok_or(Refusal::UnknownBlock)?;
-        let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
+        let mode = mode_of(policy, number);
         admit(entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public)
     }
 
@@ -68,6 +69,14 @@ impl Core {
                 if listed.place != root.map(|root| root.place) {
                     standing.spoilt.insert(*number);
                 }
+                continue;
+            }
+            let floor = charter.blocks.get(number).and_then(|block| self.at_floor(*number, block, root));
+            if let Some(floor) = floor.filter(|_| told.is_none_or(|listed| !counts(listed))) {
+                // Who told it last did not know the policy.
+                let known = root.is_some() || told.is_some();
+                standing.entries.extend(known.then_some((*number, floor)));
+                standing.spoilt.extend(told.map(|_| *number));
                 continue;
             }
             let catalogues = older.get_or_insert_with(|| self.catalogues(inner));

@@ -3,9 +3,9 @@
 //! it was, with the bytes that this device already has.
 
 use super::absent::Unfit;
-use super::collide::is_protected;
 use super::core::{Core, Listed, now_seconds};
 use super::error::EngineError;
+use super::floor::is_protected;
 use super::genesis::charter_id;
 use super::guard::{diverging, open_all, open_new_chunks};
 use super::status::RefusalStatus;
@@ -14,7 +14,7 @@ use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex};
 use crate::crypt::BlobKind;
 use crate::image::Image;
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{Charter, Commit, Mode, Policy, Refusal, VersionRef};
+use crate::record::{Charter, Commit, Policy, Refusal, VersionRef, rank};
 use crate::sync::Fetched;
 use crate::tree::verify::{LiveDelta, open_changed};
 use crate::tree::version::Version;
@@ -67,6 +67,9 @@ pub(super) struct Plan {
     pub live: LiveDelta,
     /// The version carries the charter that it names.
     pub charter_stands: bool,
+    /// It holds work of its maker's that did not come in because that one did not know the policy: what is made here
+    /// does not stand on it, so that the maker finds its work missing.
+    pub unaware: bool,
 }
 
 impl Plan {
@@ -149,7 +152,8 @@ impl Core {
                 }
             }
         };
-        self.enact(policy.clone(), charter).map(Some)
+        let own = self.own_work(&self.inner(), arrived)?;
+        self.enact(policy.clone(), charter, &own).map(Some)
     }
 
     /// The charter that a commit locates, if it is the one of this id.
@@ -193,6 +197,7 @@ impl Core {
         let known = inner.entries.clone();
         let head = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
         let image = head.map(|version| version.image.clone());
+        let apart = !inner.heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
         let mut told = self.told_entries(&inner)?;
         told.retain(|number, _| !inner.spoilt.contains(number));
         drop(inner);
@@ -206,6 +211,7 @@ impl Core {
             theirs: Vec::new(),
             refusals: Vec::new(),
             live: LiveDelta::default(),
+            unaware: false,
             charter_stands: self
                 .open_charter(&arrived.image, &arrived.commit, &arrived.commit.charter.id)
                 .is_some(),
@@ -226,6 +232,14 @@ impl Core {
                 continue;
             };
             let rules = (&policy, &charter);
+            plan.unaware |= self.is_unaware(rules, *number, &theirs.entry, &arrived.commit);
+            if let Some(ours) = ours
+                && self.outranks(rules, *number, (ours, theirs), &arrived.commit, apart)
+            {
+                good += 1;
+                plan.entries.insert(*number, ours.clone());
+                continue;
+            }
             let mut checked = self.check_entry(theirs, ours, rules, *number, arrived, Some(&old));
             if checked.is_ok()
                 && let Some(collision) = self.collision(rules, *number, arrived, &old, &plan)?
@@ -292,14 +306,13 @@ impl Core {
         if keys.as_ref().is_some_and(|keys| theirs.entry.commitment != keys.commitment()) {
             return Err(Refusal::WrongCommitment.to_string().into());
         }
-        let mode = policy.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite);
-        let protected = matches!(mode, Mode::ReadOnly | Mode::Owner);
+        let protected = is_protected(policy, number);
         let admitted = |entry| self.admitted(policy, charter, number, entry);
         // What the policy no longer allows is no measure of what comes.
-        let ours = ours.filter(|ours| admitted(&ours.entry).is_ok());
+        let ours = ours.filter(|ours| self.still_counts(policy, charter, number, &ours.entry));
         if ours.is_none_or(|ours| ours.entry != theirs.entry) {
             admitted(&theirs.entry).map_err(|refusal| refusal.to_string())?;
-            if protected && ours.is_some_and(|ours| theirs.entry.counter < ours.entry.counter) {
+            if protected && ours.is_some_and(|ours| rank(&theirs.entry) < rank(&ours.entry)) {
                 return Err("it is older than what is here".into());
             }
         }

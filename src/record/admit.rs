@@ -50,6 +50,22 @@ pub fn next_counter(known: u64, floor: u64) -> u64 {
     floor.saturating_add(if above >= COUNTERS_MAX { 1 } else { above + 1 })
 }
 
+/// How far above a block's state the floor lies that a change of its mode or owner sets. Whoever was away while it was
+/// changed has signed states of its own above the one that the admin saw; none of them comes as high.
+const FLOOR_GAP: u64 = 1 << 32;
+
+/// The counter of the floor over a state with this one; none where there can be no more.
+pub fn next_floor(counter: u64) -> Option<u64> {
+    // Above it there must be room for all that counts.
+    counter.checked_add(FLOOR_GAP).filter(|floor| floor.checked_add(COUNTERS_MAX).is_some())
+}
+
+/// Which of two states of a block that only some may write holds: the higher counter, or, where the one who writes did so
+/// in two places at once, the larger root.
+pub fn rank(entry: &BlockEntry) -> (u64, Option<[u8; 32]>) {
+    (entry.counter, entry.root.map(|root| root.id.0))
+}
+
 /// Whether an entry counts under a mode. `charter` is that of the entry's number; whoever looks it up says
 /// [`Refusal::UnknownBlock`], and whoever holds the block's keys compares the commitment.
 ///
@@ -62,6 +78,31 @@ pub fn admit(
     members: &Members,
     admin: &PublicKey,
 ) -> Result<(), Refusal> {
+    if is_floor(entry, charter)? {
+        return Ok(());
+    }
+    if !entry.signature_valid(database) {
+        return Err(Refusal::BadSignature);
+    }
+    may_sign(entry, mode, charter, members, admin)
+}
+
+/// Whether an entry whose signature was verified when it came still counts after a change of policy.
+pub fn still_counts(
+    entry: &BlockEntry,
+    mode: Mode,
+    charter: &BlockCharter,
+    members: &Members,
+    admin: &PublicKey,
+) -> bool {
+    match is_floor(entry, charter) {
+        Ok(is_floor) => is_floor || may_sign(entry, mode, charter, members, admin).is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// Whether an entry is the floor. An error where it is of another life or key, or too far below or above.
+fn is_floor(entry: &BlockEntry, charter: &BlockCharter) -> Result<bool, Refusal> {
     if entry.birth != charter.birth {
         return Err(Refusal::WrongBirth);
     }
@@ -70,7 +111,7 @@ pub fn admit(
     }
     let floor = &charter.floor;
     if entry.counter == floor.counter && entry.root.map(|root| root.id) == floor.root {
-        return Ok(());
+        return Ok(true);
     }
     if entry.counter <= floor.counter {
         return Err(Refusal::BelowFloor);
@@ -78,9 +119,16 @@ pub fn admit(
     if entry.counter - floor.counter > COUNTERS_MAX {
         return Err(Refusal::Absurd);
     }
-    if !entry.signature_valid(database) {
-        return Err(Refusal::BadSignature);
-    }
+    Ok(false)
+}
+
+fn may_sign(
+    entry: &BlockEntry,
+    mode: Mode,
+    charter: &BlockCharter,
+    members: &Members,
+    admin: &PublicKey,
+) -> Result<(), Refusal> {
     if entry.is_by(admin) {
         return Ok(());
     }
@@ -205,6 +253,45 @@ mod tests {
         assert_eq!((next_counter(0, 10), next_counter(10, 10), next_counter(40, 10)), (11, 11, 41));
         assert_eq!(admit(next_counter(last - 1, 10)), Ok(()));
         assert_eq!(next_counter(last, 10), 11);
+    }
+
+    #[test]
+    fn a_former_owner_signs_nothing_above_the_floor_of_the_next_one() {
+        let mut world = world();
+        let away = entry(11 + 70_000, 1).signed(&DATABASE, &world.owner);
+        assert_eq!(world.admit(&away, Mode::Owner, &Members::Open), Ok(()));
+        world.charter.owner = Some(world.member.public());
+        world.charter.floor = Floor { counter: next_floor(10).unwrap_or(0), root: Some(Id([7; 32])) };
+        let high = entry(world.charter.floor.counter + 5, 1).signed(&DATABASE, &world.owner);
+        let floor = entry(world.charter.floor.counter, 7);
+        for (entry, expected) in
+            [(&away, Err(Refusal::BelowFloor)), (&high, Err(Refusal::NotOwner)), (&floor, Ok(()))]
+        {
+            assert_eq!(world.admit(entry, Mode::Owner, &Members::Open), expected);
+            let (charter, admin) = (&world.charter, world.admin.public());
+            let still = still_counts(entry, Mode::Owner, charter, &Members::Open, &admin);
+            assert_eq!(still, expected.is_ok());
+        }
+        // The first owner again: what was signed before the second one still does not count.
+        world.charter.owner = Some(world.owner.public());
+        assert_eq!(world.admit(&away, Mode::Owner, &Members::Open), Err(Refusal::BelowFloor));
+    }
+
+    #[test]
+    fn there_is_room_above_every_floor() {
+        let mut counter = 0;
+        while let Some(floor) = next_floor(counter) {
+            assert!(floor > counter && floor.checked_add(COUNTERS_MAX).is_some());
+            counter = floor + COUNTERS_MAX;
+        }
+        assert!(counter > u64::MAX / 2);
+    }
+
+    #[test]
+    fn of_two_states_of_an_owner_one_holds() {
+        let (low, high) = (entry(12, 1), entry(12, 2));
+        let empty = BlockEntry { root: None, ..entry(12, 0) };
+        assert!(rank(&high) > rank(&low) && rank(&low) > rank(&empty) && rank(&entry(13, 0)) > rank(&high));
     }
 
     #[test]

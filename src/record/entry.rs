@@ -67,6 +67,11 @@ impl BlockEntry {
         verify(&self.signer.0, &self.signed_bytes(database), &self.signature)
     }
 
+    /// Whether it names nobody: only the entry of a floor counts so.
+    pub fn is_unsigned(&self) -> bool {
+        self.signer.0 == [0; DeviceId::BYTES]
+    }
+
     /// Whether the admin is named as its signer.
     pub fn is_by(&self, admin: &PublicKey) -> bool {
         self.signer.0 == admin.0

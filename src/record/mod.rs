@@ -13,7 +13,7 @@ mod policy;
 mod value;
 mod vector;
 
-pub use admit::{Refusal, admit, next_counter};
+pub use admit::{Refusal, admit, next_counter, next_floor, rank, still_counts};
 pub use charter::{
     BlockCharter, CHARTER_BYTES_MAX, Charter, Floor, MEMBERS_MAX, Members, PATH_BYTES_MAX,
     PATH_COMPONENT_BYTES_MAX, genesis_charter,

@@ -17,6 +17,7 @@ mod keys;
 mod leaks;
 mod many;
 mod mirror;
+mod modes;
 mod near;
 mod policy;
 mod private;

@@ -5,12 +5,12 @@ use super::process::wait_until;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
-fn writable_bits(device: &Device, inside: &str) -> u32 {
+pub fn writable_bits(device: &Device, inside: &str) -> u32 {
     std::fs::metadata(device.path(inside)).unwrap().permissions().mode() & 0o222
 }
 
 #[track_caller]
-fn assert_read_only(device: &Device, directory: &str) {
+pub fn assert_read_only(device: &Device, directory: &str) {
     let inside = |name: &str| device.path(&format!("{directory}/{name}"));
     let refused = |what: &str, done: std::io::Result<()>| {
         assert_eq!(done.expect_err(what).kind(), ErrorKind::ReadOnlyFilesystem, "{what}");

@@ -46,7 +46,7 @@ pub fn tell(stage: &Stage, forged: &Forged, policy: &Policy) -> Told {
 }
 
 /// A version whose protected block is vandalised, with whatever entry.
-fn vandalised(stage: &Stage, entry: impl FnOnce(&Ground, &Head) -> Listed) -> Forged {
+pub fn vandalised(stage: &Stage, entry: impl FnOnce(&Ground, &Head) -> Listed) -> Forged {
     let ground = stage.thief.ground();
     let head = stage.thief.rewritten(&ground, vandalise);
     let listed = entry(&ground, &head);

@@ -11,6 +11,7 @@ mod forgeries;
 mod harness;
 mod liar;
 mod lies;
+mod owners;
 #[allow(dead_code)]
 #[path = "../e2e/process.rs"]
 mod process;

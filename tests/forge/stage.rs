@@ -62,8 +62,13 @@ fn docs() -> BTreeMap<String, Vec<u8>> {
 }
 
 impl Stage {
-    /// A database of two blocks that everybody agrees on.
+    /// A database of two blocks that everybody agrees on, one of them read-only.
     pub fn new() -> Stage {
+        Stage::under(|a, _| _ = a.json(&["policy", NAME, "set", "/docs", "ro"]))
+    }
+
+    /// A database of two blocks that everybody agrees on. `enact` protects one of them.
+    pub fn under(enact: impl FnOnce(&Device, &Thief)) -> Stage {
         let world = World::new();
         let a = world.creator("a");
         a.json(&["block", NAME, "add", "/docs"]);
@@ -80,7 +85,7 @@ impl Stage {
         await_agreement(&[&a, &b]);
         let thief = Thief::join(&world, &a);
         let old_policy = thief.ground().policy;
-        a.json(&["policy", NAME, "set", "/docs", "ro"]);
+        enact(&a, &thief);
         a.sync();
         let mirror = world.device("m");
         mirror.join(&a.link("mirror"));
