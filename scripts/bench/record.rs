@@ -40,6 +40,7 @@ fn charter(database: &DatabaseId) -> Charter {
             birth: Birth([1; 16]),
             epoch: 0,
             floor: Floor { counter: 1, root: Some(Id([2; 32])) },
+            quota: Default::default(),
         };
         charter.blocks.insert(BlockNumber(number), block);
     }

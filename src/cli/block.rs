@@ -4,16 +4,18 @@ use super::Outcome;
 use super::context::Context;
 use super::device::DeviceText;
 use super::enact::{Admin, Terms};
-use super::output::{shown, understood};
+use super::output::{bytes, shown, understood};
 use super::paths;
 use super::policy::{ensure_supported, nobodys, of_whom, which};
 use super::session::Session;
 use super::status::blocks;
 use crate::base::{Birth, BlockNumber};
+use crate::daemon::allowance::ensure_room;
 use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::home::Name;
+use crate::daemon::size;
 use crate::daemon::status::Status;
-use crate::record::{BLOCKS_MAX, BlockCharter, Floor, Mode};
+use crate::record::{BLOCKS_MAX, BlockCharter, Floor, Mode, Quota};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
@@ -40,6 +42,13 @@ pub struct Block {
 enum Action {
     /// Make directories blocks; each is made if it does not exist, and must be empty if it does
     Add(New),
+    /// Say how much a block may hold
+    Quota {
+        /// Its number, or its path from the database's root
+        block: OsString,
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// List the blocks
     List,
     /// Make an empty block a plain directory again
@@ -64,6 +73,37 @@ struct New {
     /// The device that owns it, in mode owner: its id, 8 or more of its first digits, or self
     #[arg(long, value_name = "DEVICE")]
     owner: Option<DeviceText>,
+    /// How much its files may hold together, such as 10G
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    quota_bytes: Option<u64>,
+    /// How many files, directories and so on it may hold
+    #[arg(long, value_name = "COUNT")]
+    quota_files: Option<u64>,
+}
+
+/// What is to be changed of a quota.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct Limits {
+    /// How much its files may hold together, such as 10G, or none
+    #[arg(long, value_name = "SIZE", value_parser = byte_limit)]
+    bytes: Option<Limit>,
+    /// How many files, directories and so on it may hold, or none
+    #[arg(long, value_name = "COUNT", value_parser = file_limit)]
+    files: Option<Limit>,
+}
+
+/// A limit, or that there is none.
+#[derive(Clone, Copy)]
+struct Limit(Option<u64>);
+
+fn byte_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" { Ok(Limit(None)) } else { size::parse(text).map(|bytes| Limit(Some(bytes))) }
+}
+
+fn file_limit(text: &str) -> Result<Limit, String> {
+    let count = text.parse().map_err(|_| format!("{text} is no number of files, nor none"));
+    if text == "none" { Ok(Limit(None)) } else { count.map(|count| Limit(Some(count))) }
 }
 
 /// Runs `block`.
@@ -73,13 +113,16 @@ pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
             ensure_supported(new.mode, new.owner.as_ref())?;
             add(context, &name, new)
         }
+        Action::Quota { block, limits } => set_quota(context, &name, &block, &limits),
         Action::List => list(context, &name),
         Action::Remove { block } => remove(context, &name, &block),
     }
 }
 
 /// Makes blocks of directories, all in one policy.
-fn add(context: &Context, name: &Name, New { paths: typed, from, mode, owner }: New) -> Outcome {
+fn add(context: &Context, name: &Name, new: New) -> Outcome {
+    let New { paths: typed, from, mode, owner, quota_bytes, quota_files } = new;
+    let quota = Quota { bytes: quota_bytes, files: quota_files };
     let single = from.is_none() && typed.len() == 1;
     let listed = from.as_deref().map(listed_in).transpose()?.unwrap_or_default();
     let paths =
@@ -97,7 +140,7 @@ fn add(context: &Context, name: &Name, New { paths: typed, from, mode, owner }: 
         for ((path, number), birth) in paths.iter().zip(&numbers).zip(&births) {
             terms.set_mode(*number, mode);
             let floor = Floor { counter: 0, root: None };
-            let block = BlockCharter { path: path.clone(), owner, birth: *birth, epoch: 0, floor };
+            let block = BlockCharter { path: path.clone(), owner, birth: *birth, epoch: 0, floor, quota };
             terms.charter.blocks.insert(*number, block);
         }
         Ok(numbers)
@@ -109,6 +152,8 @@ fn add(context: &Context, name: &Name, New { paths: typed, from, mode, owner }: 
             "path": shown_path(path),
             "mode": mode.to_string(),
             "owner": owner.map(|owner| owner.to_string()),
+            "quota_bytes": quota.bytes,
+            "quota_files": quota.files,
         })
     };
     let mut all: Vec<Value> = paths.iter().zip(&numbers).map(added).collect();
@@ -176,6 +221,44 @@ fn numbers_for(terms: &Terms, paths: &[Vec<u8>]) -> Result<Vec<BlockNumber>, Fai
         )));
     }
     Ok(numbers)
+}
+
+/// Changes what a block may hold.
+fn set_quota(context: &Context, name: &Name, block: &OsStr, limits: &Limits) -> Outcome {
+    let mut admin = Admin::open(context, name)?;
+    let number = which(&admin.terms()?, block)?;
+    let held = admin.holds(number)?;
+    let (number, path, quota) = admin.enact(|terms| {
+        let number = which(terms, block)?;
+        let path = terms.path(number).to_vec();
+        let Some(charter) = terms.charter.blocks.get_mut(&number) else {
+            return Err(Failure::failed(format!("there is no block {number} any more")));
+        };
+        let quota = Quota {
+            bytes: limits.bytes.map_or(charter.quota.bytes, |limit| limit.0),
+            files: limits.files.map_or(charter.quota.files, |limit| limit.0),
+        };
+        ensure_room(held, &quota)?;
+        charter.quota = quota;
+        Ok((number, path, quota))
+    })?;
+    let path = format!("/{}", shown(&path));
+    let done = json!({
+        "number": number.0,
+        "path": path,
+        "quota_bytes": quota.bytes,
+        "quota_files": quota.files,
+        "used_bytes": held.0,
+        "used_files": held.1,
+    });
+    context.output.result(&done, |_| {
+        let size = quota.bytes.map_or("any size".into(), bytes);
+        let count = quota.files.map_or("any number of".into(), |files| files.to_string());
+        let (held_bytes, held_files) = (bytes(held.0), held.1);
+        format!(
+            "block {number} ({path}) may hold {size} in {count} files; it holds {held_bytes} in {held_files}"
+        )
+    })
 }
 
 fn list(context: &Context, name: &Name) -> Outcome {

@@ -10,6 +10,7 @@ use crate::base::{BlockNumber, DatabaseId, DeviceId, Id};
 use crate::crypt::RecordKey;
 use crate::crypt::keys::AdminKey;
 use crate::crypt::seal::{BlobKind, SealKeys};
+use crate::daemon::answers::Held;
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
 use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
@@ -139,6 +140,12 @@ impl<'a> Admin<'a> {
     /// What is in force.
     pub fn terms(&mut self) -> Result<Terms, Failure> {
         Terms::in_force(&mut self.session)
+    }
+
+    /// The bytes and files that a block holds.
+    pub fn holds(&mut self, block: BlockNumber) -> Result<(u64, u64), Failure> {
+        let held: Held = understood(self.session.ask(Request::Holds { block: block.0 })?)?;
+        Ok((held.bytes, held.files))
     }
 
     /// The device that a person means.

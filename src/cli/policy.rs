@@ -123,6 +123,8 @@ fn show(context: &Context, name: &Name) -> Outcome {
             "path": format!("/{}", shown(&charter.path)),
             "mode": terms.mode(*number).to_string(),
             "owner": charter.owner.map(|owner| owner.to_string()),
+            "quota_bytes": charter.quota.bytes,
+            "quota_files": charter.quota.files,
             "floor": { "counter": charter.floor.counter, "root": charter.floor.root.map(|root| root.to_string()) },
         })
     };

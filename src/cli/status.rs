@@ -288,9 +288,24 @@ pub fn blocks(blocks: &[BlockStatus]) -> String {
             (false, None) => "read-only here".into(),
             (true, None) => String::new(),
         };
+        let note =
+            [note, quota(block)].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
         vec![block.number.to_string(), shown(block.path.as_bytes()), shown(block.mode.as_bytes()), note]
     };
     table(&blocks.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What a block may hold, and holds, if it has a quota.
+fn quota(block: &BlockStatus) -> String {
+    let of = |used: Option<String>, limit: String| match used {
+        Some(used) => format!("{used} of {limit}"),
+        None => format!("at most {limit}"),
+    };
+    let size = block.quota_bytes.map(|limit| of(block.used_bytes.map(bytes), bytes(limit)));
+    let count = block
+        .quota_files
+        .map(|limit| of(block.used_files.map(|used| used.to_string()), format!("{limit} files")));
+    size.into_iter().chain(count).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

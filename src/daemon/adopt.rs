@@ -8,10 +8,10 @@ use super::graft::graft;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
 use super::versions::Version as KeptVersion;
-use crate::base::{BlockNumber, Id, InfoHash};
+use crate::base::{BlockNumber, DeviceId, Id, InfoHash};
 use crate::image::{Draft, Image, Stream};
 use crate::map::{Map, Root};
-use crate::record::Commit;
+use crate::record::{BlockCharter, Commit};
 use crate::sync::Fetched;
 use crate::tree::merge::{Crossed, Side, apply_merged, merge_block};
 use crate::tree::version::Version;
@@ -48,6 +48,12 @@ struct Base {
 }
 
 impl Ours {
+    /// Whether a device made this device's side of a block what it is.
+    fn is_by(&self, number: &BlockNumber, device: &DeviceId) -> bool {
+        let signer = self.entries.get(number).map(|listed| &listed.entry.signer);
+        self.dirty.contains(number) || signer == Some(device)
+    }
+
     /// Whether this device's side of a block has moved since the base.
     fn moved(&self, number: &BlockNumber) -> bool {
         let entry = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
@@ -60,6 +66,24 @@ impl Ours {
 struct Relation {
     same_as_theirs: bool,
     merged: bool,
+    /// Blocks of which one side was left out, since both together would hold too much.
+    overflow: Overflow,
+}
+
+/// Which sides of merges were left out. What is left out is not stood upon: who made it finds it missing.
+#[derive(Default, Clone, Copy)]
+struct Overflow {
+    ours: bool,
+    theirs: bool,
+}
+
+/// What a merge of one block comes to.
+enum Merge {
+    Made(Option<Root>),
+    /// Both together hold more than is tolerated: the later side stays.
+    TooMuch {
+        ours_stays: bool,
+    },
 }
 
 impl Core {
@@ -80,22 +104,35 @@ impl Core {
         let image = self.with_live(arrived, plan)?;
         let draft = Arc::new(self.store.draft(&image)?);
         let mut roots = BTreeMap::new();
-        let mut merged = false;
+        let (mut merged, mut overflow) = (false, Overflow::default());
+        let mut aside = Vec::new();
         for (number, block) in &ours.state.charter.blocks {
             let Some(keys) = self.keys.block(*number, block) else { continue };
             let theirs = plan.theirs.contains(number).then(|| plan.entries.get(number)).flatten();
             let own = ours.head.roots.get(number).copied().flatten();
+            let carried = |root| graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft);
             let root = match (theirs, own) {
                 (Some(theirs), _) if !self.merges(&ours, number) => theirs.root(),
                 (Some(theirs), _) => {
-                    let root = self.merge(*number, &keys, arrived, theirs, &ours, &draft)?;
-                    merged |= root.map(|root| root.id) != theirs.root().map(|root| root.id);
-                    root
+                    match self.merge((*number, block), &keys, arrived, theirs, &ours, &draft)? {
+                        Merge::Made(root) => {
+                            merged |= root.map(|root| root.id) != theirs.root().map(|root| root.id);
+                            root
+                        }
+                        Merge::TooMuch { ours_stays: true } => {
+                            overflow.theirs = true;
+                            own.map(carried).transpose()?
+                        }
+                        Merge::TooMuch { ours_stays: false } => {
+                            overflow.ours = true;
+                            aside.extend(
+                                ours.is_by(number, &self.keys.device.public()).then_some((*number, own)),
+                            );
+                            theirs.root()
+                        }
+                    }
                 }
-                (None, Some(root)) => {
-                    Some(graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft)?)
-                }
-                (None, None) => None,
+                (None, own) => own.map(carried).transpose()?,
             };
             roots.insert(*number, root);
         }
@@ -114,14 +151,32 @@ impl Core {
             changed: Default::default(),
             mark: Default::default(),
         };
+        // Before the tree lets go of them: whatever fails from here on, the edits are kept.
+        let kept = self.keep_overflow(&ours, aside);
         let _turn = self.turn.lock();
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
-                let relation = Relation { same_as_theirs, merged };
+                let relation = Relation { same_as_theirs, merged, overflow };
                 self.settle(arrived, plan, image, changes, relation, ours).map(Some)
             }
-            Err(Stale) => Ok(None),
+            Err(Stale) => {
+                let mut inner = self.inner();
+                inner.set_aside.truncate(kept);
+                inner.state.refusals = ours.state.refusals;
+                Ok(None)
+            }
         }
+    }
+
+    /// Sets aside what had to be left out of a merge; says how many there were before.
+    fn keep_overflow(&self, ours: &Ours, aside: Vec<(BlockNumber, Option<Root>)>) -> usize {
+        const WHY: &str = "it was filled on two devices apart from each other, and both together hold more than twice its quota";
+        let mut inner = self.inner();
+        let kept = inner.set_aside.len();
+        for lost in aside {
+            self.set_aside(&mut inner, &ours.state.charter, &ours.head, lost, WHY);
+        }
+        kept
     }
 
     fn ours(&self, arrived: &Arrived, patience: Instant) -> Result<Ours, EngineError> {
@@ -207,9 +262,10 @@ impl Core {
         let head = tree.flush()?;
         let mut inner = self.inner();
         let arrived_head = (arrived.reference.commit.id, arrived.commit.clone());
-        let stands_on_it = !plan.unaware || ours.heads.is_empty();
+        let left_out = plan.unaware || relation.overflow.theirs;
+        let stands_on_it = !left_out || ours.heads.is_empty();
         inner.heads = stands_on_it.then_some(arrived_head).into_iter().collect();
-        if !stands_on_it || !ours.covered && self.keys.publishes() {
+        if !stands_on_it || !ours.covered && self.keys.publishes() && !relation.overflow.ours {
             inner.heads.extend(ours.heads);
             inner.heads.truncate(HEADS_MAX);
         }
@@ -279,13 +335,13 @@ impl Core {
 
     fn merge(
         &self,
-        number: BlockNumber,
+        (number, block): (BlockNumber, &BlockCharter),
         keys: &crate::crypt::SealKeys,
         arrived: &Arrived,
         theirs: &Listed,
         ours: &Ours,
         draft: &Arc<Draft>,
-    ) -> Result<Option<Root>, EngineError> {
+    ) -> Result<Merge, EngineError> {
         let nodes = self.tree_nodes();
         let their_source = ImageSource::new(&self.store, &arrived.image);
         let our_source = ImageSource::new(&self.store, &ours.head.image);
@@ -315,7 +371,13 @@ impl Core {
         };
         let merged = merge_block(number, base, &crossed, &our_side, &their_side)?;
         let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
-        Ok(apply_merged(&their_version, &merged, &our_source, &mut sink)?)
+        let root = apply_merged(&their_version, &merged, &our_source, &mut sink)?;
+        let id = |root: Option<Root>| root.map(|root| root.id);
+        let is_new = id(root) != id(theirs.root()) && id(root) != id(our_root);
+        if is_new && self.overflows(number, block, (&draft.snapshot()?, root))?.is_some() {
+            return Ok(Merge::TooMuch { ours_stays: our_side.wins_over(&their_side) });
+        }
+        Ok(Merge::Made(root))
     }
 
     /// Who stands behind this device's side of a merge: the newest commit below the head, or, where there are changes
@@ -342,37 +404,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// The arrived image with live counts: those of the old head, less what is gone, plus what is new.
-    fn with_live(&self, arrived: &Arrived, plan: &Plan) -> Result<Image, EngineError> {
-        let inner = self.inner();
-        let old = inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned();
-        drop(inner);
-        let mut delta = plan.live.clone();
-        let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
-        if let Some(old) = &old
-            && let Some(commit) = &old.commit
-        {
-            delta.remove(old.reference.commit.place);
-            delta.remove(commit.charter.place);
-            let source = ImageSource::new(&self.store, &old.image);
-            let root = commit.catalogue.as_ref().map(|(root, place)| Root {
-                level: root.level,
-                id: root.id,
-                place: *place,
-            });
-            Map::new(keys, &source, &self.nodes)
-                .each_node(root.as_ref(), &mut |place| delta.remove(place))?;
-        }
-        delta.add(arrived.reference.commit.place);
-        delta.add(arrived.commit.charter.place);
-        let source = ImageSource::new(&self.store, &arrived.image);
-        Map::new(keys, &source, &self.nodes)
-            .each_node(arrived.catalogue.as_ref(), &mut |place| delta.add(place))?;
-        let empty = Image::empty(&self.store);
-        let old = old.map_or(empty, |version| version.image);
-        Ok(arrived.image.with_live_since(&old, delta.regions()))
     }
 }
 

@@ -17,6 +17,16 @@ pub struct Synced {
     pub root: Option<String>,
 }
 
+/// The answer to `Holds`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Held {
+    /// Sizes of its files together.
+    pub bytes: u64,
+    /// All that has an inode, without the block's root.
+    pub files: u64,
+}
+
 /// The answer to `Stop`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,6 +1,6 @@
 //! Answers the commands of the control protocol.
 
-use super::answers::Synced;
+use super::answers::{Held, Synced};
 use super::control::{Failure, FailureKind, Ground, Reply, Request};
 use super::core::{Core, process_owner};
 use super::drive::Driver;
@@ -8,7 +8,7 @@ use super::error::EngineError;
 use super::history;
 use super::report::status;
 use super::restore;
-use crate::base::Malformed;
+use crate::base::{BlockNumber, Malformed};
 use crate::record::{Charter, Policy, SignedItem};
 use crate::share::Share;
 use crate::sync::Input;
@@ -95,6 +95,11 @@ impl Desk {
                 value
             }
             Request::Policy => Ok(json!(self.core.ground()?)),
+            Request::Holds { block } => {
+                let used = self.core.holds_here(BlockNumber(block))?;
+                let most = |count: i128| u64::try_from(count).unwrap_or(u64::MAX);
+                Ok(json!(Held { bytes: most(used.bytes), files: most(used.files) }))
+            }
             Request::Devices => Ok(json!(self.core.makers())),
             Request::Enact { policy_hex, charter_hex, ground, lifeline_hex } => {
                 self.enact(&policy_hex, &charter_hex, &ground, &lifeline_hex)

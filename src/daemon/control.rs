@@ -50,6 +50,11 @@ pub enum Request {
     },
     /// What an admin needs to make the next policy: answered with [`Ground`].
     Policy,
+    /// What a block holds: answered with [`Held`](super::answers::Held).
+    Holds {
+        /// Its number.
+        block: u16,
+    },
     /// The devices that have published here: answered with their keys, hexadecimal.
     Devices,
     /// Takes a policy that an admin signed, with its charter.

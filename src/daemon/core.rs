@@ -4,6 +4,7 @@
 //! Locks, in this order: `work` (one publication, adoption or enactment at a time), `turn`, the tree's
 //! flushing, `inner`, the log's. None is taken by a FUSE handler while it holds a lock of the tree.
 
+use super::allowance::{Weighed, limit};
 use super::cache::Cache;
 use super::config::Settings;
 use super::error::EngineError;
@@ -128,6 +129,8 @@ pub struct Core {
     pub(super) withheld: Mutex<Option<(Instant, Instant)>>,
     /// Lines on versions that were made here and that came.
     pub(super) said: (Sparing, Sparing),
+    /// What blocks with a quota were last seen to hold.
+    pub(super) weighed: Mutex<Weighed>,
     /// What kept versions changed, as far as somebody asked.
     pub(super) touched: Mutex<HashMap<Id, Touched>>,
     /// The state was written: there may be something that a person should hear of.
@@ -209,6 +212,7 @@ impl Core {
             postponed: Mutex::default(),
             withheld: Mutex::default(),
             said: Default::default(),
+            weighed: Mutex::default(),
             touched: Mutex::default(),
             saved: Notify::new(),
         };
@@ -267,6 +271,7 @@ impl Core {
             clock: now_timestamp,
         };
         let tree = Tree::load(self.store.clone(), inner.image.clone(), views, options)?;
+        limit(&tree, &inner.state.charter);
         inner.generation = tree.generation();
         inner.published = (!inner.state.pending).then_some(inner.generation);
         self.say_what_is_closed(&inner);

@@ -3,6 +3,7 @@
 
 mod absent;
 mod adopt;
+pub mod allowance;
 pub mod answers;
 mod ask;
 pub mod cache;
@@ -40,6 +41,7 @@ pub mod kernel_keys;
 mod keys;
 pub mod label;
 pub mod launch;
+mod lived;
 pub mod metrics;
 mod muster;
 mod near;

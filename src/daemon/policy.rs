@@ -1,5 +1,6 @@
 //! A newer policy comes into force: write access changes at once, local edits that it forbids are set aside.
 
+use super::allowance::limit;
 use super::control::{Ground, GroundBlock};
 use super::core::{Core, Inner, SetAside, now_seconds};
 use super::error::EngineError;
@@ -174,7 +175,13 @@ impl Core {
         // Before the tree lets go of them: whatever fails from here on, the edits are kept.
         let (kept, told) = (inner.set_aside.len(), inner.state.refusals.clone());
         for (block, root) in aside {
-            self.set_aside(&mut inner, charter, &head, block, root);
+            self.set_aside(
+                &mut inner,
+                charter,
+                &head,
+                (block, root),
+                "the policy no longer lets this device write here",
+            );
         }
         drop(inner);
         let _turn = self.turn.lock();
@@ -187,6 +194,7 @@ impl Core {
                 return Ok(None);
             }
         };
+        limit(tree, charter);
         let now = tree.flush()?;
         let mut inner = self.inner();
         inner.state.policy = policy.clone();
@@ -218,26 +226,25 @@ impl Core {
         }
     }
 
-    fn set_aside(
+    /// Keeps a state of this device's that does not come in, and says why.
+    pub(super) fn set_aside(
         &self,
         inner: &mut Inner,
         charter: &Charter,
         head: &Head,
-        block: BlockNumber,
-        root: Option<crate::map::Root>,
+        (block, root): (BlockNumber, Option<crate::map::Root>),
+        why: &str,
     ) {
         let path = charter.blocks.get(&block).map(|block| String::from_utf8_lossy(&block.path).into_owned());
         let path = format!("/{}", path.unwrap_or_default());
-        tracing::warn!(
-            "a newer policy forbids what was edited here: set aside under .kilofs/refused/{block}"
-        );
+        tracing::warn!("what was edited here is set aside under .kilofs/refused/{block}: {why}");
         inner.set_aside.push(SetAside { block, root, time: now_seconds(), image: head.image.clone() });
         inner.state.refusals.insert(RefusalStatus {
             block: block.0,
             path,
             kind: "local".into(),
             signer: None,
-            reason: format!("the policy no longer lets this device write here; its edits are under .kilofs/refused/{block}"),
+            reason: format!("{why}; its edits are under .kilofs/refused/{block}"),
         });
     }
 }

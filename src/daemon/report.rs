@@ -58,15 +58,22 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             image_bytes: kept.map_or(0, |kept| kept.image.bytes()),
         }
     });
-    let blocks =
-        state.charter.blocks.iter().filter(|_| core.tree.is_some()).map(|(number, block)| BlockStatus {
+    let blocks = state.charter.blocks.iter().filter(|_| core.tree.is_some()).map(|(number, block)| {
+        let used = core.tree.as_ref().and_then(|tree| tree.counted(*number));
+        let most = |count: i128| u64::try_from(count).unwrap_or(u64::MAX);
+        BlockStatus {
             number: number.0,
             path: format!("/{}", String::from_utf8_lossy(&block.path)),
             mode: state.policy.modes.get(usize::from(number.0)).map_or("rw".into(), ToString::to_string),
             owner: block.owner.map(|owner| owner.to_string()),
             writable: core.may_write(&state.policy, &state.charter, *number),
             readable: !core.is_closed(&state.charter, *number),
-        });
+            quota_bytes: block.quota.bytes,
+            quota_files: block.quota.files,
+            used_bytes: used.map(|used| most(used.bytes)),
+            used_files: used.map(|used| most(used.files)),
+        }
+    });
     let newest = state.head.and_then(|head| inner.versions.get(&head.infohash)).map(|version| &version.image);
     let image = newest.filter(|newest| newest.bytes() > inner.image.bytes()).unwrap_or(&inner.image);
     let published = pending_bytes == 0 && state.head.is_some() && driver.is_none_or(Driver::published_all);

@@ -131,6 +131,14 @@ pub struct BlockStatus {
     pub writable: bool,
     /// This device has its key.
     pub readable: bool,
+    /// What its files may hold together; none without a quota.
+    pub quota_bytes: Option<u64>,
+    /// How many files, directories and so on it may hold; none without a quota.
+    pub quota_files: Option<u64>,
+    /// What it holds, where it has a quota and that was counted since the engine started.
+    pub used_bytes: Option<u64>,
+    /// The same of files.
+    pub used_files: Option<u64>,
 }
 
 /// One conflict copy.

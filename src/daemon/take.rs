@@ -246,6 +246,12 @@ impl Core {
             {
                 checked = Err(Unfit::Refused(collision));
             }
+            if checked.is_ok()
+                && let Some(excess) = self.excess(*number, &charter, arrived)?
+            {
+                plan.unaware |= arrived.commit.policy_counter < policy.counter;
+                checked = Err(Unfit::Refused(excess));
+            }
             match checked {
                 Ok(live) => {
                     good += 1;

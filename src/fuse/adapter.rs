@@ -29,9 +29,6 @@ use std::time::SystemTime;
 /// Block size that statvfs(3) reports, in bytes.
 const BLOCK_BYTES: u32 = 4096;
 
-/// Inodes that statvfs(3) reports, all and free: nobody runs out of them.
-const INODES: u64 = 1 << 32;
-
 /// What the library calls.
 pub(super) struct Adapter(pub Arc<Shared>);
 
@@ -304,17 +301,17 @@ impl Filesystem for Adapter {
         self.0.persist(inode(number), reply);
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match self.0.space() {
-            Ok(space) => {
+    fn statfs(&self, _: &Request, number: INodeNo, reply: ReplyStatfs) {
+        match self.0.room(inode(number)) {
+            Ok(room) => {
                 let blocks = |bytes: u64| bytes / u64::from(BLOCK_BYTES);
-                let (total, free) = (blocks(space.total_bytes), blocks(space.free_bytes));
+                let (total, free) = (blocks(room.total_bytes), blocks(room.free_bytes));
                 reply.statfs(
                     total,
                     free,
                     free,
-                    INODES,
-                    INODES,
+                    room.files,
+                    room.free_files,
                     BLOCK_BYTES,
                     NAME_BYTES_MAX as u32,
                     BLOCK_BYTES,

@@ -21,6 +21,17 @@ pub(super) enum Namespace {
     UsersAndLists,
 }
 
+/// Inodes are numbered with 64 bits; statfs(2) has to say something.
+const INODES: u64 = 1 << 32;
+
+/// What statfs(2) tells.
+pub struct Room {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub files: u64,
+    pub free_files: u64,
+}
+
 impl Namespace {
     fn keeps(self, name: &[u8]) -> bool {
         name.starts_with(b"user.") || self.keeps_list(name)
@@ -147,8 +158,21 @@ impl Shared {
         if self.namespace.keeps(name) { Ok(()) } else { Err(TreeError::Unsupported.into()) }
     }
 
-    pub fn space(&self) -> Result<Space, Refusal> {
-        Ok(self.tree.space()?)
+    /// Room for data as statfs(2) tells it: on the disk, or within the quota of the block.
+    pub fn room(&self, inode: Inode) -> Result<Room, Refusal> {
+        let Space { total_bytes, free_bytes } = self.tree.space()?;
+        let mut room = Room { total_bytes, free_bytes, files: INODES, free_files: INODES };
+        let limited = if shelf::holds(inode) { None } else { self.tree.quota_of(inode).map_err(of_inode)? };
+        if let Some((quota, used)) = limited {
+            let left = |limit: u64, used: i128| u64::try_from(i128::from(limit) - used).unwrap_or(0);
+            if let Some(limit) = quota.bytes {
+                (room.total_bytes, room.free_bytes) = (limit, left(limit, used.bytes).min(free_bytes));
+            }
+            if let Some(limit) = quota.files {
+                (room.files, room.free_files) = (limit, left(limit, used.files));
+            }
+        }
+        Ok(room)
     }
 }
 

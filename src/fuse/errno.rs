@@ -63,6 +63,7 @@ fn tree_errno(error: &TreeError) -> Errno {
         TreeError::NotPermitted => Errno::EPERM,
         TreeError::Unsupported => Errno::EOPNOTSUPP,
         TreeError::NoSpace => Errno::ENOSPC,
+        TreeError::QuotaExceeded(_) => Errno::EDQUOT,
         TreeError::NoData => Errno::NO_XATTR,
         TreeError::TooBig => Errno::EFBIG,
         TreeError::ValueTooLarge => Errno::E2BIG,

@@ -168,6 +168,7 @@ mod tests {
             birth: Birth([1; 16]),
             epoch: 5,
             floor: Floor { counter: 10, root: Some(Id([7; 32])) },
+            quota: Default::default(),
         };
         let (member, stranger) = (DeviceKey::from_seed(&[3; 32]), DeviceKey::from_seed(&[4; 32]));
         World { admin: AdminKey::from_seed(&[1; 32]), owner, member, stranger, charter }

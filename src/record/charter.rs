@@ -14,7 +14,11 @@ pub const PATH_BYTES_MAX: usize = 4095;
 /// The longest component of a block's path, in bytes.
 pub const PATH_COMPONENT_BYTES_MAX: usize = 255;
 
+/// Without quotas.
 const FORMAT: u8 = 1;
+/// With those of each block behind its floor. A charter without any is written in the first format, so that its id
+/// stays what it was.
+const FORMAT_QUOTAS: u8 = 2;
 const OPEN: u8 = 0;
 const LISTED: u8 = 1;
 /// Where the mount shows what is not of the tree.
@@ -40,8 +44,26 @@ pub struct BlockCharter {
     pub birth: Birth,
     /// The incarnation of its key.
     pub epoch: u32,
-    /// Where it stood when its mode last changed.
+    /// Where it stood when its mode or owner last changed.
     pub floor: Floor,
+    /// What it may hold.
+    pub quota: Quota,
+}
+
+/// What a block may hold; none where there is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Quota {
+    /// Sizes of its files, in bytes.
+    pub bytes: Option<u64>,
+    /// Its files, directories and all else that has an inode, without its root.
+    pub files: Option<u64>,
+}
+
+impl Quota {
+    /// Whether there is no limit at all.
+    pub fn is_none(&self) -> bool {
+        *self == Quota::default()
+    }
 }
 
 /// The state below which no entry of a block counts.
@@ -77,7 +99,8 @@ pub fn genesis_charter(database: &DatabaseId) -> Charter {
     let derived = blake3::derive_key("kilofs 1 2026 genesis birth", &database.0);
     let birth = Birth(*derived.first_chunk().expect("a key is longer than a birth"));
     let floor = Floor { counter: 0, root: None };
-    let root = BlockCharter { path: Vec::new(), owner: None, birth, epoch: 0, floor };
+    let quota = Quota::default();
+    let root = BlockCharter { path: Vec::new(), owner: None, birth, epoch: 0, floor, quota };
     Charter { blocks: BTreeMap::from([(BlockNumber::ROOT, root)]), members: Members::Open }
 }
 
@@ -108,7 +131,8 @@ impl Charter {
     /// Its one encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.u8(FORMAT);
+        let quotas = self.blocks.values().any(|block| !block.quota.is_none());
+        writer.u8(if quotas { FORMAT_QUOTAS } else { FORMAT });
         match &self.members {
             Members::Open => _ = writer.u8(OPEN),
             Members::Listed(devices) => {
@@ -124,6 +148,9 @@ impl Charter {
             put_option(&mut writer, block.owner.as_ref().map(DeviceId::as_bytes));
             writer.raw(&block.birth.0).u32(block.epoch).u64(block.floor.counter);
             put_option(&mut writer, block.floor.root.as_ref().map(Id::as_bytes));
+            for limit in [block.quota.bytes, block.quota.files].into_iter().filter(|_| quotas) {
+                put_limit(&mut writer, limit);
+            }
         }
         writer.0
     }
@@ -134,17 +161,17 @@ impl Charter {
         let mut reader = Reader::new(bytes);
         let malformed = RecordError::in_a("charter");
         let format = reader.u8().map_err(&malformed)?;
-        if format != FORMAT {
+        if !matches!(format, FORMAT | FORMAT_QUOTAS) {
             return Err(RecordError::Format(format));
         }
-        let charter = read(&mut reader).map_err(&malformed)?;
+        let charter = read(&mut reader, format == FORMAT_QUOTAS).map_err(&malformed)?;
         reader.end().map_err(&malformed)?;
         charter.check()?;
         Ok(charter)
     }
 }
 
-fn read(reader: &mut Reader) -> Result<Charter, Malformed> {
+fn read(reader: &mut Reader, quotas: bool) -> Result<Charter, Malformed> {
     let members = match reader.u8()? {
         OPEN => Members::Open,
         LISTED => {
@@ -170,7 +197,15 @@ fn read(reader: &mut Reader) -> Result<Charter, Malformed> {
         let owner = get_option(reader)?.map(DeviceId);
         let (birth, epoch) = (Birth(reader.array()?), reader.u32()?);
         let floor = Floor { counter: reader.u64()?, root: get_option(reader)?.map(Id) };
-        blocks.insert(number, BlockCharter { path, owner, birth, epoch, floor });
+        let quota = match quotas {
+            true => Quota { bytes: get_limit(reader)?, files: get_limit(reader)? },
+            false => Quota::default(),
+        };
+        blocks.insert(number, BlockCharter { path, owner, birth, epoch, floor, quota });
+    }
+    // Without any it has another form.
+    if quotas && blocks.values().all(|block| block.quota.is_none()) {
+        return Err(Malformed);
     }
     Ok(Charter { blocks, members })
 }
@@ -186,6 +221,21 @@ fn get_option(reader: &mut Reader) -> Result<Option<[u8; 32]>, Malformed> {
     match reader.u8()? {
         0 => Ok(None),
         1 => reader.array().map(Some),
+        _ => Err(Malformed),
+    }
+}
+
+fn put_limit(writer: &mut Writer, limit: Option<u64>) {
+    match limit {
+        None => _ = writer.u8(0),
+        Some(limit) => _ = writer.u8(1).u64(limit),
+    }
+}
+
+fn get_limit(reader: &mut Reader) -> Result<Option<u64>, Malformed> {
+    match reader.u8()? {
+        0 => Ok(None),
+        1 => reader.u64().map(Some),
         _ => Err(Malformed),
     }
 }
@@ -217,6 +267,7 @@ mod tests {
             birth: Birth([3; 16]),
             epoch: 4,
             floor: Floor { counter: 5, root: Some(Id([6; 32])) },
+            quota: Quota::default(),
         };
         charter.blocks.insert(BlockNumber(1), block(b"letters/\xff"));
         charter.blocks.insert(BlockNumber(7), block(b"letters"));
@@ -226,7 +277,12 @@ mod tests {
 
     #[test]
     fn charters_survive_and_have_one_form() {
-        for charter in [charter(), genesis_charter(&DatabaseId([1; 32]))] {
+        let mut limited = charter();
+        let limits = [(Some(1 << 40), None), (Some(0), Some(7))];
+        for (number, (bytes, files)) in [1, 7].into_iter().zip(limits) {
+            limited.blocks.get_mut(&BlockNumber(number)).unwrap().quota = Quota { bytes, files };
+        }
+        for charter in [charter(), limited, genesis_charter(&DatabaseId([1; 32]))] {
             let bytes = charter.encode();
             assert_eq!(Charter::decode(&bytes).as_ref(), Ok(&charter));
             for bit in 0..bytes.len() * 8 {
@@ -241,6 +297,18 @@ mod tests {
                 assert!(Charter::decode(&bytes[..length]).is_err(), "length {length}");
             }
         }
+    }
+
+    #[test]
+    fn a_charter_without_quotas_is_of_the_first_format_and_of_no_other() {
+        let mut charter = charter();
+        assert_eq!(charter.encode()[0], FORMAT);
+        charter.blocks.get_mut(&BlockNumber(7)).unwrap().quota.files = Some(1);
+        let bytes = charter.encode();
+        assert_eq!(bytes[0], FORMAT_QUOTAS);
+        // The last block's quota: no limit of bytes, one of files, which is taken away.
+        let without = [&bytes[..bytes.len() - 9], &[0][..]].concat();
+        assert!(Charter::decode(&without).is_err(), "no quota in the format of quotas");
     }
 
     #[test]

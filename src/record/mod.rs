@@ -16,7 +16,7 @@ mod vector;
 pub use admit::{Refusal, admit, next_counter, next_floor, rank, still_counts};
 pub use charter::{
     BlockCharter, CHARTER_BYTES_MAX, Charter, Floor, MEMBERS_MAX, Members, PATH_BYTES_MAX,
-    PATH_COMPONENT_BYTES_MAX, genesis_charter,
+    PATH_COMPONENT_BYTES_MAX, Quota, genesis_charter,
 };
 pub use commit::{COMMIT_BYTES_MAX, Commit};
 pub use content::content_root;

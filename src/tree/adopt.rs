@@ -93,6 +93,7 @@ impl Tree {
             Stale
         })?;
         let changes = self.compare(&old, &base);
+        let recount = self.recount(&old, &base);
         let mut state = self.bench.state.write();
         check_current(&state, expected_generation)?;
         if let Err(error) = self.keep_open(&mut state, &old, &base) {
@@ -103,6 +104,7 @@ impl Tree {
             shared.homes.clear();
         }
         flushing.stubborn.clear();
+        state.take_recount(recount);
         state.base = Arc::new(base);
         state.draft = Arc::new(draft);
         state.generation += 1;

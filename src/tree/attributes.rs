@@ -16,6 +16,9 @@ impl Tree {
     }
 
     pub(super) fn set_attr_at(&self, inode: Inode, set: SetAttr, now: Timestamp) -> Result<Attr, TreeError> {
+        if set.size.is_some() {
+            self.count(inode)?;
+        }
         self.with_chunks(|state, loaded| {
             if let Some(size) = set.size
                 && let Attempt::Needs(needs) = self.truncate(state, inode, size, loaded, now)?

@@ -49,6 +49,11 @@ pub enum TreeError {
     /// Disk, quota or number space used up.
     #[error("no space is left for the database")]
     NoSpace,
+    /// The block would hold more than its quota.
+    #[error(
+        "block {0} holds as much as it may; the database's admin can give it more (kilofs block NAME quota)"
+    )]
+    QuotaExceeded(BlockNumber),
     /// No such extended attribute.
     #[error("no such extended attribute")]
     NoData,

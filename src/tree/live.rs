@@ -93,6 +93,7 @@ impl Tree {
             journal: Journal::new(options.mark),
             replaying: false,
             drawn: 0,
+            meters: HashMap::new(),
         };
         let bench = Arc::new(Bench::new(shared, state, options.dirty_bytes_max));
         let sealers = Sealers::start(&bench);

@@ -22,6 +22,7 @@ mod ledger;
 mod listing;
 mod live;
 pub mod merge;
+pub mod meter;
 mod names;
 pub mod path;
 mod pins;

@@ -71,9 +71,11 @@ impl Tree {
         inode: Option<Inode>,
     ) -> Result<Attr, TreeError> {
         check_name(name)?;
+        self.count(parent)?;
         let Birth { file_type, mode, owner, rdev, target } = birth;
         let mut state = self.bench.state.write();
         let place = self.place_for(&state, parent, name)?;
+        state.admit(place.block, 0, 1)?;
         let inode = match inode {
             Some(inode) => inode,
             None => state.draw_inode(self.options.inode_prefix)?,
@@ -87,6 +89,7 @@ impl Tree {
         node.link = (file_type == FileType::Symlink).then(|| target.into());
         state.view(&self.bench.shared).claim(inode, place.block)?;
         state.active.insert(inode, node);
+        state.counted(inode, place.block, &record, true);
         state.put_entry(parent, place.block, name, Some(DirEntry { inode, file_type }));
         let subdirectories = i32::from(file_type == FileType::Directory);
         state.touch_directory(parent, place.block, place.record, subdirectories, now);

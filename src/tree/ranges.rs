@@ -32,8 +32,12 @@ impl Tree {
         if bytes == 0 {
             return Err(TreeError::Invalid);
         }
+        self.count(inode)?;
         self.with_chunks(|state, loaded| {
             let mut target = self.target_file(state, inode)?;
+            if matches!(how, Allocate::Extend | Allocate::ZeroRange) {
+                self.admit_size(state, &target, end)?;
+            }
             if matches!(how, Allocate::PunchHole | Allocate::ZeroRange | Allocate::ZeroRangeKeepSize)
                 && let Attempt::Needs(needs) = self.zero(state, &mut target, offset, end, loaded)?
             {

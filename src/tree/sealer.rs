@@ -240,7 +240,7 @@ fn job_for(state: &mut State, inode: Inode, index: u64) -> Option<Job> {
             return None;
         }
         // Its chunks come up again, cut to size.
-        let mut target = Target { inode, block, record };
+        let mut target = Target { inode, block, size_before: record.size, record };
         decide(state, &mut target);
         let generation = state.generation;
         state.put_record(inode, block, target.record);

@@ -7,6 +7,7 @@ use super::flush::Head;
 use super::inode::{FileType, InodeRecord, Timestamp};
 use super::journal::{Journal, Mark};
 use super::layer::{Layer, Node, Slot, dirty_bytes};
+use super::meter::Meters;
 use super::source::ImageSource;
 use super::value::DirEntry;
 use super::view::{Orphan, View};
@@ -52,6 +53,8 @@ pub(super) struct State {
     pub(super) replaying: bool,
     /// Inode numbers given out so far in this session.
     pub(super) drawn: u32,
+    /// What blocks with a quota hold.
+    pub(super) meters: Meters,
 }
 
 impl State {
@@ -170,6 +173,9 @@ impl State {
         record.ctime = now;
         let last = record.is_directory() || record.nlink <= 1;
         record.nlink = if last { 0 } else { record.nlink - 1 };
+        if last {
+            self.counted(inode, block, &record, false);
+        }
         if !last {
             self.put_record(inode, block, record);
         } else if self.open.contains_key(&inode) {

@@ -31,6 +31,8 @@ pub(super) struct Target {
     pub(super) inode: Inode,
     pub(super) block: BlockNumber,
     pub(super) record: InodeRecord,
+    /// The size that it has until it is finished.
+    pub(super) size_before: u64,
 }
 
 impl Tree {
@@ -70,8 +72,10 @@ impl Tree {
         }
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(TreeError::TooBig)?;
+        self.count(inode)?;
         self.with_chunks(|state, loaded| {
             let mut target = self.target_file(state, inode)?;
+            self.admit_size(state, &target, end)?;
             let parts = parts(offset, end, unit_of(&target.record));
             let partial = parts.iter().filter(|part| !part.covers(&target.record)).map(|part| part.index);
             let needs = self.needs(state, &target, partial, loaded)?;
@@ -136,7 +140,14 @@ impl Tree {
         if !record.is_file() {
             return Err(if record.is_directory() { TreeError::IsDirectory } else { TreeError::Invalid });
         }
-        Ok(Target { inode, block, record })
+        let size_before = record.size;
+        Ok(Target { inode, block, record, size_before })
+    }
+
+    /// Refuses to let a file grow beyond what its block may hold. One without a name is not its block's any more.
+    pub(super) fn admit_size(&self, state: &State, target: &Target, size: u64) -> Result<(), TreeError> {
+        let growth = size.saturating_sub(target.size_before);
+        if state.orphans.contains_key(&target.inode) { Ok(()) } else { state.admit(target.block, growth, 0) }
     }
 
     /// Which of these chunks lie sealed and are not loaded.
@@ -206,6 +217,7 @@ impl Tree {
         if size > FILE_BYTES_MAX {
             return Err(TreeError::TooBig);
         }
+        self.admit_size(state, target, size)?;
         if let Some(inline) = &mut target.record.inline
             && size <= INLINE_BYTES_MAX as u64
         {
@@ -262,6 +274,7 @@ pub(super) fn finish(state: &mut State, mut target: Target, now: Timestamp) {
     {
         decide(state, &mut target);
     }
+    state.resized(target.inode, target.block, target.size_before, target.record.size);
     state.put_record(target.inode, target.block, target.record);
 }
 

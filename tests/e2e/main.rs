@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+mod allowance;
 mod bulk;
 mod crash;
 mod demand;

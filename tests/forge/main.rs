@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+mod allowance;
 mod asks;
 mod claims;
 mod forgeries;

@@ -121,17 +121,21 @@ def read_commit(fields, database):
 
 
 def read_charter(fields):
-    fields.format()
+    quotas = fields.int(1) - 1
+    need(quotas in (0, 1), f"{fields.what}: of a format that is not known")
     listed = fields.int(1)
     need(listed < 2, f"{fields.what}: members of an unknown kind")
-    members = set(fields.ascending(fields.id)) if listed else None
+    members, limits = set(fields.ascending(fields.id)) if listed else None, []
 
     def fixed():
         path, owner, birth, epoch = fields.bytes(), fields.option(fields.id), fields.take(16), fields.int(4)
-        return Fixed(path, owner, birth, epoch, (fields.int(8), fields.option(fields.id)))
+        floor = fields.int(8), fields.option(fields.id)
+        limits.extend(fields.option(lambda: fields.int(8)) for _ in range(2 * quotas))
+        return Fixed(path, owner, birth, epoch, floor)
 
     blocks = dict(fields.ascending(lambda: (fields.int(2), fixed())))
     fields.done()
+    need(not quotas or any(limit is not None for limit in limits), f"{fields.what}: no quota at all")
     need(0 in blocks and max(blocks) < 2168, f"{fields.what}: impossible numbers of blocks")
     paths = [block.path for block in blocks.values()]
     need(len(set(paths)) == len(paths), f"{fields.what}: a path twice")

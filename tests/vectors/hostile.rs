@@ -127,7 +127,8 @@ fn charters() -> Vec<Made> {
         ),
         edited("truncated", "one byte less", &|bytes| _ = bytes.pop()),
         edited("oversized", "one byte more", &|bytes| bytes.push(0)),
-        edited("format", "a format of the future", &|bytes| bytes[0] = 2),
+        edited("format", "a format of the future", &|bytes| bytes[0] = 3),
+        edited("quotas-none", "the format of quotas, without room for any", &|bytes| bytes[0] = 2),
         edited("long-varint", "a count in a form that is longer than needed", &|bytes| {
             bytes[2] |= 0x80;
             bytes.insert(3, 0);

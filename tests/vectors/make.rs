@@ -8,8 +8,8 @@ use kilofs::base::{
 use kilofs::crypt::link::{self, Capability, Kind};
 use kilofs::crypt::{AdminKey, DatabaseKey, DeviceKey, RecordKey, Secret};
 use kilofs::record::{
-    BLOCKS_MAX, BlockCharter, BlockEntry, Charter, Commit, Floor, Maker, Members, Mode, Policy, Record,
-    RootRef, SignedItem, Stamp, Vector, VersionRef, genesis_charter,
+    BLOCKS_MAX, BlockCharter, BlockEntry, Charter, Commit, Floor, Maker, Members, Mode, Policy, Quota,
+    Record, RootRef, SignedItem, Stamp, Vector, VersionRef, genesis_charter,
 };
 use std::collections::BTreeSet;
 
@@ -173,6 +173,7 @@ pub fn charter() -> Charter {
         birth: Birth([n; 16]),
         epoch: u32::from(n),
         floor: Floor { counter: 10, root: Some(Id([0x70 + n; 32])) },
+        quota: Quota::default(),
     };
     charter.blocks.insert(BlockNumber(1), block(1, b"letters"));
     charter.blocks.insert(BlockNumber(2), block(2, b"letters/caf\xe9"));
@@ -184,6 +185,10 @@ pub fn charter() -> Charter {
 fn charters() -> Vec<Made> {
     let inputs =
         |charter: &Charter| Builder::default().hex("database", &database().0).hex("bytes", &charter.encode());
+    let mut limited = charter();
+    for (number, bytes, files) in [(1, Some(10 << 30), Some(1000)), (2, None, Some(0))] {
+        limited.blocks.get_mut(&BlockNumber(number)).unwrap().quota = Quota { bytes, files };
+    }
     let nobody = Charter { members: Members::Listed(BTreeSet::new()), ..charter() };
     vec![
         good(
@@ -193,6 +198,7 @@ fn charters() -> Vec<Made> {
             inputs(&genesis_charter(&database())),
         ),
         good("charter", "blocks", "nested blocks, an owner, floors, members", inputs(&charter())),
+        good("charter", "quotas", "format 2: limits of bytes and files of two blocks", inputs(&limited)),
         good("charter", "nobody", "an empty list of members: only the admin writes", inputs(&nobody)),
         good(
             "content",

@@ -161,6 +161,11 @@ fn charter(inputs: &Lines) -> Builder {
                 out = out.text("block", format!("{number} \"{path}\" owner {owner} birth {}", block.birth));
                 out = out
                     .text("floor", format!("epoch {} counter {} {floor}", block.epoch, block.floor.counter));
+                let limit = |limit: Option<u64>| limit.map_or("any".to_owned(), |limit| limit.to_string());
+                if !block.quota.is_none() {
+                    let (bytes, files) = (limit(block.quota.bytes), limit(block.quota.files));
+                    out = out.text("quota", format!("bytes {bytes} files {files}"));
+                }
             }
             let genesis =
                 find(inputs, "database").map(|_| genesis_charter(&DatabaseId(array(inputs, "database"))));

@@ -84,7 +84,7 @@ pub struct Side<'a> {
 
 impl Side<'_> {
     /// Whether this side wins over `other`.
-    fn wins_over(&self, other: &Side<'_>) -> bool {
+    pub fn wins_over(&self, other: &Side<'_>) -> bool {
         let rank = |side: &Self, root: Option<Root>| (side.lamport, side.commit, root.map(|root| root.id));
         rank(self, self.version.root).cmp(&(
             other.lamport,

@@ -8,6 +8,7 @@ mod crash;
 mod data;
 mod dead_space;
 mod listing;
+mod meter;
 mod model;
 mod names;
 mod orphans;
