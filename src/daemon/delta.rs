@@ -98,7 +98,8 @@ impl Core {
             return Ok(None);
         }
         let incoming = self.store.incoming(metainfo.hashes.clone(), &[(base.image, old)])?;
-        for piece in incoming.missing() {
+        // All others are what the base shows, here or not.
+        for piece in delta.pieces.iter().map(|(piece, _)| *piece).filter(|piece| !incoming.has(*piece)) {
             let start = delta.length.start_of(piece);
             let mut bytes = match incoming.basis(piece) {
                 Err(StoreError::NotHere { .. }) => continue,
