@@ -168,6 +168,7 @@ impl Driver {
         need_bytes: u64,
     ) -> Result<bool, EngineError> {
         if !self.core.settings.mirrors {
+            self.facts.lock().unfit.remove(&infohash);
             return Ok(true);
         }
         let named = self.core.named_versions(&self.core.inner());
@@ -187,6 +188,28 @@ impl Driver {
             tracing::info!(version = %infohash, need_bytes, room_bytes, "an older version is left out for want of room");
         }
         Ok(false)
+    }
+
+    /// What the disk can hold: what the store has already need not be free once more.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let free = self.core.store.space().map_or(u64::MAX, |space| space.free_bytes);
+        free.saturating_add(self.core.store_bytes())
+    }
+
+    /// Whether a version that is to be here whole is larger than the disk; then that is said, and it is tried again later.
+    pub(super) fn outgrows_disk(&self, infohash: InfoHash, image_bytes: u64) -> bool {
+        let room_bytes = self.disk_bytes();
+        if self.core.settings.on_demand || image_bytes <= room_bytes {
+            return false;
+        }
+        let unfit = Unfit { image_bytes, need_bytes: image_bytes, room_bytes };
+        if self.facts.lock().unfit.insert(infohash, unfit).is_none() {
+            tracing::warn!(
+                version = %infohash, image_bytes, room_bytes,
+                "not fetched: it is larger than the disk; `kilofs mount --on-demand` fetches what is read"
+            );
+        }
+        true
     }
 
     /// Whether there is still no room for a version that did not fit before: answered without asking anybody.
@@ -277,8 +300,13 @@ impl Driver {
             Some(quota) => format!("the quota of {} MiB and the disk leave", quota / REGION_BYTES),
             None => "the disk leaves".into(),
         };
+        let then = if self.core.settings.mirrors {
+            "what is here is kept and passed on"
+        } else {
+            "make room, or mount it with --on-demand, which fetches what is read"
+        };
         Some(format!(
-            "the newest version is not fetched: of its {} MiB it would add {} MiB, and {limit} {} MiB; what is here is kept and passed on",
+            "the newest version is not fetched: of its {} MiB it would add {} MiB, and {limit} {} MiB; {then}",
             mib(image_bytes),
             mib(need_bytes),
             room_bytes / REGION_BYTES,

@@ -30,6 +30,8 @@ const SEEK_PAUSE: Duration = Duration::from_millis(500);
 pub(super) const STALL_DEADLINE: Duration = Duration::from_secs(12);
 /// An image may grow by so much over the last one before its commit has opened and verified.
 const GROWTH_BYTES_MAX: u64 = 1 << 30;
+/// What is fetched on demand need not fit the disk; but each region costs some memory, whoever says that it is there.
+const ON_DEMAND_BYTES_MAX: u64 = 1 << 40;
 /// How long the kernel may take to hand over what programs changed through mappings.
 const PULL_PATIENCE: Duration = Duration::from_secs(2);
 /// So many kept versions are looked through for pieces that need not be fetched.
@@ -257,7 +259,8 @@ impl Driver {
             Ok(_) => Ok(Err(Fetched::Broken)),
             Err(error) => {
                 if let MetainfoError::ImageTooLarge { bytes, .. } = error
-                    && !self.room_for(net, infohash, bytes, bytes).await?
+                    && (!self.room_for(net, infohash, bytes, bytes).await?
+                        || self.outgrows_disk(infohash, bytes))
                 {
                     return Ok(Err(Fetched::NoRoom));
                 }
@@ -306,10 +309,9 @@ impl Driver {
     }
 
     pub(super) fn image_limit(&self) -> u64 {
-        // What the store has already need not be free once more.
-        let free = self.core.store.space().map_or(u64::MAX, |space| space.free_bytes);
-        let free = free.saturating_add(self.core.store_bytes());
-        let configured = self.core.settings.image_bytes_max.unwrap_or(free);
+        let settings = &self.core.settings;
+        let usual = if settings.on_demand { ON_DEMAND_BYTES_MAX } else { self.disk_bytes() };
+        let configured = settings.image_bytes_max.unwrap_or(usual);
         let inner = self.core.inner();
         match inner.versions.iter().next() {
             Some(version) => configured.min(2 * version.image.bytes() + GROWTH_BYTES_MAX),

@@ -2,6 +2,7 @@
 
 use super::harness::{Device, World};
 use super::process::wait_until;
+use super::storm::SmallDisk;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -83,6 +84,24 @@ fn what_is_not_read_is_not_fetched() {
     a.umount();
     b.mount_with(&["--offline"]);
     assert!(std::fs::read(b.mount.join("deep/5")).unwrap() == content(5, 4 * MIB));
+}
+
+#[test]
+fn a_database_larger_than_the_disk_is_read_on_demand() {
+    let world = World::new();
+    let a = holder(&world, 12);
+    let _disk = SmallDisk::at(world.place("b"), 32 * MIB as u64).expect("these tests are run as root");
+    let b = world.device("b");
+    b.join(&a.link("write"));
+    b.mount();
+    let told = || b.status()["warnings"].to_string();
+    wait_until("it is said that it does not fit", || told().contains("mount it with --on-demand"));
+    b.umount();
+    b.mount_with(&["--on-demand"]);
+    // An older version fitted.
+    wait_until("the newest tree is shown", || b.mount.join("deep/11").exists());
+    assert!(std::fs::read(b.mount.join("deep/11")).unwrap() == content(11, 4 * MIB));
+    assert!(!told().contains("does not fit") && !told().contains("not fetched"), "{}", told());
 }
 
 #[test]

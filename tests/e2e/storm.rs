@@ -167,12 +167,12 @@ fn engines_killed_under_load_lose_nothing_that_was_acknowledged() {
 }
 
 /// A small filesystem, taken away when dropped.
-struct SmallDisk(PathBuf);
+pub(super) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// None where this process may not mount.
-    fn at(directory: PathBuf) -> Option<SmallDisk> {
-        let options = std::ffi::CString::new(format!("size={SMALL_DISK_BYTES}")).unwrap();
+    pub(super) fn at(directory: PathBuf, bytes: u64) -> Option<SmallDisk> {
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
         rustix::mount::mount("small", &directory, "tmpfs", MountFlags::empty(), options.as_c_str()).ok()?;
         Some(SmallDisk(directory))
     }
@@ -198,7 +198,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[test]
 fn a_full_disk_is_said_so_and_nothing_is_lost() {
     let world = World::new();
-    let disk = SmallDisk::at(world.place("a")).expect("these tests are run as root");
+    let disk = SmallDisk::at(world.place("a"), SMALL_DISK_BYTES).expect("these tests are run as root");
     let a = world.creator("a");
     let bytes = |index: u64| Dice::new(index).bytes(1 << 20);
     let mut kept = Vec::new();
