@@ -49,7 +49,7 @@ pub(super) struct Net {
 /// What only status wants to know, and peers.
 #[derive(Default)]
 pub(super) struct Facts {
-    pub confirmed: Option<Instant>,
+    pub fresh: super::fresh::Freshness,
     pub peers: HashMap<SocketAddr, Instant>,
     pub policies: BTreeMap<InfoHash, Policy>,
     pub transfers: BTreeMap<InfoHash, (Arc<Incoming>, u64)>,
@@ -343,11 +343,6 @@ impl Driver {
     /// Seconds since this engine started.
     pub fn uptime_seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
-    }
-
-    /// Seconds since the DHT last confirmed that nothing is newer.
-    pub fn confirmed_seconds_ago(&self) -> Option<f64> {
-        Some(self.facts.lock().confirmed?.elapsed().as_secs_f64())
     }
 
     /// Peers heard of lately.

@@ -38,13 +38,13 @@ impl Driver {
                 _ if found.answered == 0 => Poll::Unreachable,
                 None => Poll::Nothing,
                 Some(_) => {
-                    self.facts.lock().confirmed = Some(Instant::now());
+                    self.facts.lock().fresh.confirmed = Some(Instant::now());
                     Poll::Unchanged
                 }
             };
         };
         if Some(highest) >= accepted {
-            self.facts.lock().confirmed = Some(Instant::now());
+            self.facts.lock().fresh.confirmed = Some(Instant::now());
         }
         let mut heard = Vec::new();
         for item in &found.items {
@@ -93,7 +93,12 @@ impl Driver {
             }
         }
         let sound = !inner.state.policy.supersedes(&record.policy);
+        let known = inner.state.accepted.as_ref();
+        let forked = known.is_some_and(|known| known.seq == item.seq && known.value != item.value);
         drop(inner);
+        if forked {
+            self.note_fork(item.seq);
+        }
         let mut facts = self.facts.lock();
         for version in &record.versions {
             facts.policies.insert(version.infohash, record.policy.clone());
@@ -140,7 +145,7 @@ impl Driver {
                     tracing::error!(%error, "the store does not take the record");
                 }
                 drop(inner);
-                self.facts.lock().confirmed = Some(Instant::now());
+                self.facts.lock().fresh.confirmed = Some(Instant::now());
                 PutOutcome::Done(self.heard_of(&item))
             }
             Err(NetError::Superseded) => PutOutcome::Superseded,

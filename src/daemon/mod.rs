@@ -28,6 +28,7 @@ mod evict;
 mod exchange;
 pub mod fleet;
 mod floor;
+mod fresh;
 mod genesis;
 mod graft;
 mod guard;

@@ -223,6 +223,7 @@ impl Driver {
 
     /// What has to be looked at from time to time: what has come in is made durable, and the quota is kept.
     pub(super) async fn look_after_store(self: Arc<Self>) {
+        self.keep_fresh();
         self.keep_presence().await;
         self.keep_within_limit().await;
         self.look_after_quota().await;

@@ -78,7 +78,11 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
     let image = newest.filter(|newest| newest.bytes() > inner.image.bytes()).unwrap_or(&inner.image);
     let published = pending_bytes == 0 && state.head.is_some() && driver.is_none_or(Driver::published_all);
     let confirmed_seconds_ago = driver.and_then(Driver::confirmed_seconds_ago);
+    let record_time = core.record_time(&inner);
     let store_bytes = core.store_bytes();
+    let seq = state.accepted.as_ref().map(|item| item.seq);
+    let freshness = driver.filter(|_| serving).map(|driver| driver.freshness_in_words(seq, record_time));
+    let freshness = freshness.unwrap_or_default();
     let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     Status {
         name: core.name.to_string(),
@@ -91,8 +95,9 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         key: core.keys.database_public.to_string(),
         capability: kind_name(core.keys.kind).into(),
         device: core.keys.device.public().to_string(),
-        seq: state.accepted.as_ref().map(|item| item.seq),
+        seq,
         confirmed_seconds_ago,
+        record_time: record_time.map(i64::from),
         pending_bytes: if published { 0 } else { pending_bytes },
         published,
         root,
@@ -118,8 +123,11 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         shared_at: None,
         share: None,
         transfers: driver.map_or(Vec::new(), transfers),
-        warnings: [core.dead_link(state), warnings(confirmed_seconds_ago, driver, serving, newest_named)]
-            .concat(),
+        warnings: [
+            core.dead_link(state),
+            warnings(confirmed_seconds_ago, driver, serving, newest_named, freshness),
+        ]
+        .concat(),
         counters: Counters {
             pieces_hashed: load(&core.hashing.pieces_hashed),
             bytes_hashed: load(&core.hashing.bytes_hashed),
@@ -156,8 +164,9 @@ fn warnings(
     driver: Option<&Driver>,
     serving: bool,
     newest: Option<InfoHash>,
+    freshness: Vec<String>,
 ) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = freshness;
     warnings.extend(newest.and_then(|newest| driver?.unfit_in_words(&newest)));
     if serving && driver.is_some_and(|driver| driver.listen().is_none()) {
         warnings.push(

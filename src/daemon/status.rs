@@ -30,6 +30,8 @@ pub struct Status {
     pub seq: Option<i64>,
     /// When the DHT last confirmed that nothing is newer.
     pub confirmed_seconds_ago: Option<f64>,
+    /// When the record in force was signed, by the clock of who did, in seconds since 1970.
+    pub record_time: Option<i64>,
     /// Bytes of changes that no record names yet; above 0 from the first unpublished change on.
     pub pending_bytes: u64,
     /// Nothing is pending.

@@ -143,10 +143,7 @@ impl Machine {
 
     pub(super) fn put_at(&self) -> Option<Millis> {
         self.next_seq()?;
-        match (self.unput, self.mending) {
-            (Some(unput), Some(mending)) => Some(unput.min(mending)),
-            (unput, mending) => unput.or(mending),
-        }
+        [self.unput, self.mending, self.renew_at()].into_iter().flatten().min()
     }
 
     /// None where somebody who holds the database key has burnt `seq` to its end: nothing can be put any more.

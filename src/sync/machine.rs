@@ -50,6 +50,8 @@ pub struct Machine {
     pub(super) unput: Option<Millis>,
     /// What stands first in the record is of no use to anybody: the head replaces it, not before the given time.
     pub(super) mending: Option<Millis>,
+    /// The record of this number was signed long ago and is signed anew, not before the given time.
+    pub(super) renewing: Option<(i64, Millis)>,
     pub(super) pending: Option<Burst>,
     pub(super) polling: bool,
     /// Glances since the last whole look at the record.
@@ -117,6 +119,7 @@ impl Machine {
             head: None,
             unput: None,
             mending: None,
+            renewing: None,
             pending: None,
             polling: false,
             glances: 0,
@@ -175,6 +178,7 @@ impl Machine {
             Input::Fetched(infohash, outcome) => self.fetched(infohash, outcome, now, dice),
             Input::Published(outcome) => self.published(outcome, now),
             Input::Withheld => self.withheld(now),
+            Input::Aged => self.renew(now, dice),
             Input::Put(outcome) => self.put(outcome, now),
             Input::Hurry => {
                 self.hurry = true;

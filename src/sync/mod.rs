@@ -4,6 +4,7 @@
 mod decide;
 mod hear;
 mod machine;
+mod renew;
 #[cfg(test)]
 mod reput_tests;
 mod signals;

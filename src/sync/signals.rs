@@ -94,6 +94,8 @@ pub enum Input {
     Published(Result<Option<VersionRef>, ()>),
     /// Nothing was published: a file is empty that is about to be written. To be tried again soon.
     Withheld,
+    /// The record in force was signed long ago, by its own word.
+    Aged,
     /// A put ended.
     Put(PutOutcome),
     /// A person asked: poll and publish now.

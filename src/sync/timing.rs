@@ -21,6 +21,8 @@ pub struct Timing {
     pub put_spacing: Millis,
     /// Between two puts of an unchanged record: nodes drop an item after one to two hours.
     pub reput: Millis,
+    /// A record that was signed long ago is signed anew within so long, by one of those who may.
+    pub renew_spread: Millis,
     /// Between two announcements under the rendezvous.
     pub announce: Millis,
     /// How long a version may stay without a seeder before an older one is put first.
@@ -49,6 +51,7 @@ impl Timing {
             spacing: 20,
             put_spacing: poll.clamp(250, 3_000),
             reput: 30 * 60_000,
+            renew_spread: (poll * 20).clamp(2_000, 10 * 60_000),
             // A DHT that lost its memory loses announcements without a sign: short polls are for small worlds.
             announce: (poll * 20).clamp(5_000, 15 * 60_000),
             patience: poll.clamp(1_000, 20_000),

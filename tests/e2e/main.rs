@@ -19,6 +19,7 @@ mod leaks;
 mod many;
 mod mirror;
 mod modes;
+mod names;
 mod near;
 mod policy;
 mod private;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// The connection to a device.
-fn connection_to(gossip: &Gossip, device: &Device) -> NeighbourId {
+pub fn connection_to(gossip: &Gossip, device: &Device) -> NeighbourId {
     let status = device.status();
     let listen: std::net::SocketAddr = status["listen"].as_str().unwrap().parse().unwrap();
     let mut found = None;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const ROOT: BlockNumber = BlockNumber::ROOT;
 
 /// What a person would do with the protected block: change, add, remove.
-fn vandalise(tree: &Tree) {
+pub fn vandalise(tree: &Tree) {
     let docs = tree.resolve(b"docs").unwrap().inode;
     for name in ["text", "large"] {
         let file = tree.resolve(format!("docs/{name}").as_bytes()).unwrap().inode;

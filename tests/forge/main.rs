@@ -5,13 +5,17 @@
 
 mod allowance;
 mod asks;
+mod attacks;
 mod claims;
+mod flood;
 mod forgeries;
 #[allow(dead_code)]
 #[path = "../e2e/harness.rs"]
 mod harness;
 mod liar;
 mod lies;
+mod minute;
+mod observer;
 mod owners;
 #[allow(dead_code)]
 #[path = "../e2e/process.rs"]

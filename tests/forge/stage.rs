@@ -157,6 +157,11 @@ impl Stage {
         assert_eq!(open, b"anybody may change this", "{when}");
     }
 
+    /// The protected files.
+    pub fn protected(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.docs
+    }
+
     fn awaits_intact(&self, device: &Device, when: &str) {
         let large = device.path("docs/large");
         wait_until(&format!("{when}: {} is there", large.display()), || {
@@ -220,7 +225,8 @@ impl Stage {
         }
     }
 
-    fn join(&self, kind: &str) -> Device {
+    /// One more device.
+    pub fn join(&self, kind: &str) -> Device {
         self.joined.set(self.joined.get() + 1);
         self.world.joined(&format!("c{}", self.joined.get()), &self.a, kind)
     }
@@ -264,7 +270,8 @@ fn assert_refused(devices: &[&Device]) {
     });
 }
 
-fn read_uncached(path: &Path) -> std::io::Result<Vec<u8>> {
+/// A file's bytes, past the kernel's cache.
+pub fn read_uncached(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     fadvise(&file, 0, None, Advice::DontNeed)?;
     let mut bytes = Vec::new();

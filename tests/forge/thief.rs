@@ -77,6 +77,26 @@ impl Thief {
         }
     }
 
+    /// Announces ports that lead nowhere, each from a node of its own: nodes keep one port for whoever asks.
+    pub fn squat(&self, world: &World, ports: Vec<u16>) -> Vec<Dht> {
+        let day = now_seconds() / SECONDS_A_DAY;
+        let start = async |port| {
+            let options = DhtOptions {
+                bootstrap: vec![world.bootstrap()],
+                bind: Some(Ipv4Addr::LOCALHOST),
+                ..DhtOptions::default()
+            };
+            let dht = Dht::start(options).await.unwrap();
+            for day in [day - 1, day, day + 1] {
+                for purpose in [Purpose::Torrent, Purpose::Gossip] {
+                    dht.announce(self.core.keys.record.rendezvous(day, purpose), port).await.unwrap();
+                }
+            }
+            dht
+        };
+        ports.into_iter().map(|port| self.runtime.block_on(start(port))).collect()
+    }
+
     /// Takes part among neighbours.
     pub fn gossip(&self) -> (Gossip, mpsc::Receiver<Event>) {
         let options = GossipOptions {
@@ -142,6 +162,16 @@ impl Thief {
         assert_eq!(self.core.inner().state.policy, record.policy);
     }
 
+    /// Takes the newest version of a record if it can be had; says whether that is what the thief stands on now.
+    pub fn try_to_take(&self, record: &Record) -> bool {
+        let newest = record.versions[0];
+        if self.core.inner().state.head != Some(newest) {
+            let Some(image) = self.fetch(newest) else { return false };
+            self.core.take(newest, image, &record.policy).unwrap();
+        }
+        self.core.inner().state.head == Some(newest)
+    }
+
     fn fetch(&self, version: VersionRef) -> Option<Image> {
         self.runtime.block_on(async {
             let mut peers = Vec::new();
@@ -171,15 +201,24 @@ impl Thief {
 
     /// Puts any value above whatever is there; says under which number.
     pub fn put_value(&self, value: &[u8]) -> i64 {
-        let key = self.core.keys.database_key.as_ref().unwrap();
         let mut seq = 0;
         wait_until("the thief's record is in the DHT", || {
             let Some((newest, _)) = self.heard() else { return false };
             seq = newest + 1;
-            let item = SignedItem::sign(key, seq, value.to_vec());
-            self.runtime.block_on(self.dht.put(&item, None)).is_ok()
+            self.tries_to_put(seq, value)
         });
         seq
+    }
+
+    /// Puts any value under any number.
+    pub fn put_under(&self, seq: i64, value: &[u8]) {
+        wait_until("the thief's record is in the DHT", || self.tries_to_put(seq, value));
+    }
+
+    fn tries_to_put(&self, seq: i64, value: &[u8]) -> bool {
+        let key = self.core.keys.database_key.as_ref().unwrap();
+        let item = SignedItem::sign(key, seq, value.to_vec());
+        self.runtime.block_on(self.dht.put(&item, None)).is_ok()
     }
 }
 
