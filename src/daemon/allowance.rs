@@ -2,13 +2,13 @@
 //! it while apart, so twice as much is tolerated. Beyond that a state is refused, and a merge does not come about.
 
 use super::control::Failure;
-use super::core::Core;
+use super::core::{Core, Listed};
 use super::error::EngineError;
 use super::take::Arrived;
-use crate::base::BlockNumber;
+use crate::base::{BlockNumber, InfoHash};
 use crate::image::Image;
 use crate::map::{Map, Root};
-use crate::record::{BlockCharter, Charter, Quota};
+use crate::record::{BlockCharter, Charter, Quota, VersionRef};
 use crate::tree::meter::{Usage, growth, usage};
 use crate::tree::version::Version;
 use crate::tree::{ImageSource, Tree};
@@ -17,8 +17,9 @@ use std::collections::{BTreeMap, HashMap};
 /// So many times its quota a block may hold, having come together from several devices.
 const TOLERANCE: i128 = 2;
 
-/// The states that were counted last, by block: another one is counted by its difference.
-pub type Weighed = HashMap<BlockNumber, (Image, Option<Root>, Usage)>;
+/// The versions of which a block was counted last, by block, and its root there: another state is counted by its
+/// difference while that version is kept. To hold its image here would keep space in the store that is to be given back.
+pub type Weighed = HashMap<BlockNumber, (InfoHash, Option<Root>, Usage)>;
 
 /// The blocks that have a quota.
 fn quotas(charter: &Charter) -> BTreeMap<BlockNumber, Quota> {
@@ -43,24 +44,41 @@ impl Core {
         let source = ImageSource::new(&self.store, image);
         let map = Map::new(&keys, &source, self.tree_nodes());
         let id = |root: Option<Root>| root.map(|root| root.id);
-        let last = self.weighed.lock().get(&number).cloned();
-        let by_difference = last.and_then(|(before, from, used)| {
+        let last = self.weighed.lock().get(&number).copied();
+        let by_difference = last.and_then(|(version, from, used)| {
             if id(from) == id(root) {
                 return Some(used);
             }
+            let before = self.inner().versions.get(&version)?.image.clone();
             let old_source = ImageSource::new(&self.store, &before);
             let old_map = Map::new(&keys, &old_source, self.tree_nodes());
             let old = Version { map: &old_map, root: from, keys: &keys, source: &old_source };
             let new = Version { map: &map, root, keys: &keys, source: &source };
-            // The image may be let go by now, or be that of an earlier block of this number.
+            // It may be an earlier block of this number.
             growth(number, &old, &new).ok().map(|grown| used.plus(grown))
         });
-        let used = match by_difference {
-            Some(used) => used,
-            None => usage(number, &map, root.as_ref())?,
-        };
-        self.weighed.lock().insert(number, (image.clone(), root, used));
-        Ok(used)
+        match by_difference {
+            Some(used) => Ok(used),
+            None => Ok(usage(number, &map, root.as_ref())?),
+        }
+    }
+
+    /// Counts on in a version that was published here, where blocks were counted before.
+    pub(super) fn weigh_published(&self, version: &VersionRef, image: &Image) {
+        let counted: Vec<BlockNumber> = self.weighed.lock().keys().copied().collect();
+        for number in counted {
+            let (block, root) = {
+                let inner = self.inner();
+                let root = inner.entries.get(&number).and_then(Listed::root);
+                (inner.state.charter.blocks.get(&number).cloned(), root)
+            };
+            let used = block.filter(|block| !block.quota.is_none());
+            let used = used.and_then(|block| self.holds(number, &block, (image, root)).ok());
+            match used {
+                Some(used) => _ = self.weighed.lock().insert(number, (version.infohash, root, used)),
+                None => _ = self.weighed.lock().remove(&number),
+            }
+        }
     }
 
     /// What a block holds here, changes that were not published included.
@@ -107,7 +125,14 @@ impl Core {
         if here.map(|root| root.id) == root.map(|root| root.id) {
             return Ok(None);
         }
-        let Some(used) = self.overflows(number, block, (&arrived.image, root))? else { return Ok(None) };
+        if self.is_closed(charter, number) {
+            return Ok(None);
+        }
+        let used = self.holds(number, block, (&arrived.image, root))?;
+        if !used.exceeds(&block.quota, TOLERANCE) {
+            self.weighed.lock().insert(number, (arrived.reference.infohash, root, used));
+            return Ok(None);
+        }
         // A quota may have become less than what was there. Then it counts who adds to that.
         let before = self.holds(number, block, (&image, here))?;
         let grows = used.bytes > before.bytes && over(used.bytes, block.quota.bytes)

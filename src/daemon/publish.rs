@@ -84,6 +84,8 @@ impl Core {
         );
         self.cache.remember(&reference.infohash, &metainfo);
         self.save(&inner)?;
+        drop(inner);
+        self.weigh_published(&reference, &image);
         Core::count(&self.done.published);
         Ok(Some(Made { reference, metainfo, image, base }))
     }
