@@ -1,8 +1,8 @@
 //! The arguments of the program: global flags, which may stand before or after the command, and the commands.
 
 use super::{
-    block, completions, create, engine, fsck, history, invite, join, link, metrics, mirror, mount, peek, pin,
-    policy, rekey, share, status, sync, testnet, umount, unlock,
+    block, completions, create, engine, fsck, history, invite, join, link, member, metrics, mirror, mount,
+    peek, pin, policy, rekey, share, status, sync, testnet, umount, unlock,
 };
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
@@ -103,6 +103,10 @@ pub enum Command {
     Block(block::Block),
     /// Who may change what
     Policy(policy::Policy),
+    /// Whose changes count
+    Member(member::Member),
+    /// Move a database to new keys
+    Rotate(member::Rotate),
     /// List the kept versions
     Versions(history::Versions),
     /// Copy a file or directory out of a kept version

@@ -140,7 +140,8 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
         for ((path, number), birth) in paths.iter().zip(&numbers).zip(&births) {
             terms.set_mode(*number, mode);
             let floor = Floor { counter: 0, root: None };
-            let block = BlockCharter { path: path.clone(), owner, birth: *birth, epoch: 0, floor, quota };
+            let epoch = terms.epoch();
+            let block = BlockCharter { path: path.clone(), owner, birth: *birth, epoch, floor, quota };
             terms.charter.blocks.insert(*number, block);
         }
         Ok(numbers)

@@ -7,7 +7,7 @@ use crate::crypt::keyring::{self, Factors, Keyring, KeyringError, Needs, RingKey
 use crate::daemon::config::Options;
 use crate::daemon::control::{Failure, FailureKind};
 use crate::daemon::home::{DatabasePaths, Home, Name};
-use crate::daemon::{kernel_keys, ring_file};
+use crate::daemon::{kernel_keys, moves, ring_file};
 use std::path::PathBuf;
 
 /// What every command starts from.
@@ -82,7 +82,7 @@ impl Context {
         read(&self.home.config_file())
     }
 
-    /// Opens a database's keyring.
+    /// Opens a database's keyring, with the keys of the last rotation that this device was given.
     pub fn open_keyring(&self, name: &Name) -> Result<Keyring, Failure> {
         self.open_keyring_trying(name, &mut Vec::new())
     }
@@ -90,6 +90,11 @@ impl Context {
     /// The same for one of several: what opened another is tried before anybody is asked again, and what opens this is
     /// added to it.
     pub fn open_keyring_trying(&self, name: &Name, typed: &mut Vec<Factors>) -> Result<Keyring, Failure> {
+        let keyring = self.open_ring(name, typed)?;
+        Ok(moves::bring_up(&self.home.database(name), keyring))
+    }
+
+    fn open_ring(&self, name: &Name, typed: &mut Vec<Factors>) -> Result<Keyring, Failure> {
         let file = self.existing(name)?.keyring;
         let bytes = ring_file::read(&file)?;
         let needs = keyring::needs(&bytes).map_err(|error| self.refused(name, &error))?;

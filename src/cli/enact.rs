@@ -6,15 +6,21 @@ use super::context::Context;
 use super::device::DeviceText;
 use super::output::understood;
 use super::session::Session;
-use crate::base::{BlockNumber, DatabaseId, DeviceId, Id};
-use crate::crypt::RecordKey;
-use crate::crypt::keys::AdminKey;
+use crate::base::{BlockNumber, DeviceId, Id};
+use crate::crypt::keys::{AdminKey, DatabaseKey};
+use crate::crypt::link::{Capability, Kind};
 use crate::crypt::seal::{BlobKind, SealKeys};
+use crate::crypt::secret::Secret;
 use crate::daemon::answers::Held;
 use crate::daemon::control::{Failure, FailureKind, Ground, Request};
 use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
-use crate::record::{Charter, Floor, Members, Mode, Policy, next_floor, sign_lifeline};
+use crate::daemon::moves::Announced;
+use crate::record::{
+    ANNOUNCEMENT_BYTES_MAX, Announcement, Charter, Floor, Lifeline, Members, Mode, Moved, Policy, SignedItem,
+    next_floor, open_lifeline, sign_lifeline,
+};
+use crate::torrent::{carrier_info, infohash_of};
 use data_encoding::HEXLOWER;
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -32,7 +38,8 @@ pub struct Terms {
     pub charter: Charter,
     /// The counter of the policy in force.
     pub counter: u32,
-    ground: Ground,
+    /// What the policy was made from.
+    pub ground: Ground,
 }
 
 impl Terms {
@@ -84,16 +91,26 @@ impl Terms {
     /// Gives a block a mode, and the owner that goes with it. Where that is a change, nothing older counts from here on:
     /// what the block is now is where its new rules begin.
     pub fn set_rules(&mut self, number: BlockNumber, mode: Mode, owner: Option<DeviceId>) -> Outcome {
-        let floor = self.floor(number);
         let before = self.mode(number);
-        let Some(block) = self.charter.blocks.get_mut(&number) else { return Ok(()) };
+        let Some(block) = self.charter.blocks.get(&number) else { return Ok(()) };
         if before != mode || block.owner != owner {
-            block.floor = floor.ok_or_else(|| {
-                Failure::failed(format!("block {number} has changed its rules as often as it can"))
-            })?;
-            block.owner = owner;
+            self.raise_floor(number)?;
+            if let Some(block) = self.charter.blocks.get_mut(&number) {
+                block.owner = owner;
+            }
         }
         self.set_mode(number, mode);
+        Ok(())
+    }
+
+    /// What a block is now is where whatever comes begins: nothing below it counts any more.
+    fn raise_floor(&mut self, number: BlockNumber) -> Outcome {
+        let floor = self.floor(number).ok_or_else(|| {
+            Failure::failed(format!("block {number} has changed its rules as often as it can"))
+        })?;
+        if let Some(block) = self.charter.blocks.get_mut(&number) {
+            block.floor = floor;
+        }
         Ok(())
     }
 
@@ -105,36 +122,73 @@ impl Terms {
         let counter = next_floor(ground.map_or(0, |block| block.counter).max(below))?;
         Some(Floor { counter, root })
     }
+
+    /// The epoch of the keys in force.
+    pub fn epoch(&self) -> u32 {
+        self.charter.blocks.get(&BlockNumber::ROOT).map_or(0, |root| root.epoch)
+    }
+
+    /// Takes other members: what the present ones made so far stays, whoever they were.
+    pub fn set_members(&mut self, members: Members) -> Outcome {
+        self.raise_floors()?;
+        self.charter.members = members;
+        Ok(())
+    }
+
+    /// Takes the keys of another epoch for all blocks, which go on from where they are.
+    fn set_epoch(&mut self, epoch: u32) -> Outcome {
+        self.raise_floors()?;
+        self.charter.blocks.values_mut().for_each(|block| block.epoch = epoch);
+        Ok(())
+    }
+
+    /// Raises the floors of all blocks of which this device has a state.
+    fn raise_floors(&mut self) -> Outcome {
+        let known: Vec<_> = self.ground.blocks.iter().map(|block| BlockNumber(block.number)).collect();
+        known.into_iter().try_for_each(|number| self.raise_floor(number))
+    }
 }
 
 /// One who may change the policy of a database, and the line to it.
 pub struct Admin<'a> {
     name: &'a Name,
     key: AdminKey,
-    database: DatabaseId,
+    capability: Capability,
     device: DeviceId,
     catalogue: SealKeys,
-    record_key: RecordKey,
     session: Session<'a>,
 }
 
 impl<'a> Admin<'a> {
     /// Opens the admin key; refused where this device does not have it.
     pub fn open(context: &'a Context, name: &'a Name) -> Result<Admin<'a>, Failure> {
+        Admin::open_to(context, name, false)
+    }
+
+    /// The same for a command that needs the network where no engine runs.
+    pub fn open_to(context: &'a Context, name: &'a Name, network: bool) -> Result<Admin<'a>, Failure> {
         let keyring = context.open_keyring(name)?;
-        let database = keyring.capability.database_id();
-        let keys = keyring.capability.admin_key().zip(keyring.capability.read_secret.as_ref());
-        let Some((key, secret)) = keys else {
-            let held = keyring.capability.kind();
+        let capability = keyring.capability.clone();
+        let catalogue = SealKeys::catalogue_of(&capability.read_secrets(), capability.database_id());
+        let Some((key, catalogue)) = capability.admin_key().zip(catalogue) else {
+            let held = capability.kind();
             let message =
                 format!("only the admin of {name} changes its policy; this device has a {held} link");
             return Err(Failure::new(FailureKind::Refused, message));
         };
-        let catalogue = SealKeys::catalogue(secret, database);
-        let record_key = keyring.capability.record_key.clone();
         let device = keyring.device.public();
-        let session = Session::new(context, name, false)?.with_keyring(keyring);
-        Ok(Admin { name, key, database, device, catalogue, record_key, session })
+        let session = Session::new(context, name, network)?.with_keyring(keyring);
+        Ok(Admin { name, key, capability, device, catalogue, session })
+    }
+
+    /// The device that this command runs at.
+    pub fn own_device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// The line to the database.
+    pub fn session(&mut self) -> &mut Session<'a> {
+        &mut self.session
     }
 
     /// What is in force.
@@ -190,15 +244,95 @@ impl<'a> Admin<'a> {
         Err(Failure::failed(format!("{} changes too fast for a new policy to be made; try again", self.name)))
     }
 
+    /// Moves the database to new keys, which these devices are given besides this one. Returns how many rotations there were.
+    pub fn rotate(&mut self, recipients: &[(DeviceId, Kind)]) -> Result<u32, Failure> {
+        // One set of keys for all attempts: none of them has come into force until one has.
+        let (database, secret) = (DatabaseKey::generate(), Secret::random());
+        let mut to: Vec<_> =
+            recipients.iter().copied().filter(|(device, _)| *device != self.device).collect();
+        to.push((self.device, Kind::Write));
+        for attempt in 1..=ATTEMPTS_MAX {
+            let terms = self.terms()?;
+            self.moved(&terms.ground)?;
+            let counter = next(terms.counter)?;
+            let successor = self.capability.rotated(&database, secret.clone(), counter);
+            let successor = successor
+                .ok_or_else(|| Failure::failed("this database has had as many rotations as there can be"))?;
+            let request = self.announce(terms, counter, &successor, &to)?;
+            match self.session.ask(request) {
+                Ok(_) => return Ok(successor.generation()),
+                Err(failure) if failure.kind == FailureKind::Moved => sleep(PAUSE * attempt),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::failed(format!("{} changes too fast to be moved to new keys; try again", self.name)))
+    }
+
+    /// The rotation as the engine takes it: every block goes on from where it is, under a key of the new epoch.
+    fn announce(
+        &self,
+        mut terms: Terms,
+        counter: u32,
+        successor: &Capability,
+        to: &[(DeviceId, Kind)],
+    ) -> Result<Request, Failure> {
+        terms.set_epoch(successor.generation())?;
+        let charter = terms.charter.clone();
+        charter.check().map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+        let database = successor.database_id();
+        let catalogue = SealKeys::catalogue_of(&successor.read_secrets(), database);
+        let catalogue = catalogue.ok_or_else(|| Failure::failed("there is nothing to read with"))?;
+        let id = catalogue.blob_id(BlobKind::Charter, &charter.encode());
+        let policy = Policy::sign(&self.key, &database, counter, id, terms.modes);
+        let announcement = Announcement::new(successor, to, &policy, &charter).map_err(|error| {
+            Failure::new(
+                FailureKind::Usage,
+                format!("the new keys cannot be sealed to one of the devices: {error}"),
+            )
+        })?;
+        let content = announcement.encode();
+        if content.len() > ANNOUNCEMENT_BYTES_MAX {
+            return Err(Failure::failed("there are more devices than an announcement can name"));
+        }
+        let info = carrier_info(&content);
+        let moved = Moved {
+            generation: successor.generation(),
+            infohash: infohash_of(&info),
+            digest: Announcement::digest(&content),
+        };
+        let item = sign_lifeline(&self.key, &successor.record_keys(), Some(&moved), &policy, now_seconds());
+        let announced_hex = HEXLOWER.encode(&Announced { item, info }.encode());
+        Ok(Request::Rotate { announced_hex, ground: terms.ground })
+    }
+
+    /// The last rotation, which every lifeline repeats. Refused where this device has not followed it yet, or knows nothing of one
+    /// that there was.
+    fn moved(&self, ground: &Ground) -> Result<Option<Moved>, Failure> {
+        let item = ground.lifeline_hex.as_deref().and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok());
+        let item = item.and_then(|bytes| SignedItem::decode(&bytes).ok());
+        let (admin, records) = (&self.capability.admin_public, self.capability.record_keys());
+        let lifeline =
+            item.and_then(|item| open_lifeline(&item, admin, &records, &self.capability.database_id()));
+        let generation = lifeline.as_ref().map_or(0, Lifeline::generation);
+        if generation != self.capability.generation() {
+            return Err(Failure::failed(format!(
+                "this device does not know the last change of the keys of {} yet: `kilofs sync {}`, then try again",
+                self.name, self.name
+            )));
+        }
+        Ok(lifeline.and_then(|lifeline| lifeline.moved))
+    }
+
     fn sign(&self, terms: Terms) -> Result<Request, Failure> {
         let Terms { modes, charter, counter, ground } = terms;
-        let full = || Failure::failed("this database has had as many policies as there can be");
-        let counter = counter.checked_add(1).ok_or_else(full)?;
+        let counter = next(counter)?;
         charter.check().map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
         let bytes = charter.encode();
         let id = self.catalogue.blob_id(BlobKind::Charter, &bytes);
-        let policy = Policy::sign(&self.key, &self.database, counter, id, modes);
-        let lifeline = sign_lifeline(&self.key, &self.record_key, &policy, now_seconds());
+        let policy = Policy::sign(&self.key, &self.capability.database_id(), counter, id, modes);
+        let moved = self.moved(&ground)?;
+        let lifeline =
+            sign_lifeline(&self.key, &self.capability.record_keys(), moved.as_ref(), &policy, now_seconds());
         Ok(Request::Enact {
             policy_hex: HEXLOWER.encode(&policy.encode()),
             charter_hex: HEXLOWER.encode(&bytes),
@@ -206,4 +340,10 @@ impl<'a> Admin<'a> {
             lifeline_hex: HEXLOWER.encode(&lifeline.encode()),
         })
     }
+}
+
+fn next(counter: u32) -> Result<u32, Failure> {
+    counter
+        .checked_add(1)
+        .ok_or_else(|| Failure::failed("this database has had as many policies as there can be"))
 }

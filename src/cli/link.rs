@@ -109,7 +109,10 @@ fn of_block(context: &Context, name: &Name, block: &OsStr) -> Result<Capability,
     let capability = charter.and_then(|block| whole.of_block(number, &block.birth, block.epoch));
     let held = whole.kind();
     let capability = capability.ok_or_else(|| {
-        let message = format!("{name} was joined with a {held} link, which does not open block {number}");
+        let message = match whole.generation() {
+            0 => format!("{name} was joined with a {held} link, which does not open block {number}"),
+            _ => format!("{name} has moved to new keys, and since then no link opens one block alone"),
+        };
         Failure::new(FailureKind::Refused, message)
     })?;
     Ok(dated(capability, &mut session))

@@ -20,6 +20,7 @@ mod invite;
 mod join;
 mod link;
 mod logging;
+mod member;
 mod metrics;
 mod mirror;
 mod mount;
@@ -95,6 +96,8 @@ fn run(arguments: Arguments, open: &[String]) -> Outcome {
         Command::Sync(command) => sync::run(&context, command),
         Command::Block(command) => block::run(&context, command),
         Command::Policy(command) => policy::run(&context, command),
+        Command::Member(command) => member::run(&context, command),
+        Command::Rotate(command) => member::rotate(&context, command),
         Command::Versions(command) => history::versions(&context, command),
         Command::Metrics(command) => metrics::run(&context, command),
         Command::Log(command) => history::log(&context, command),

@@ -89,7 +89,12 @@ pub struct Capability {
     pub policy_counter: u32,
     /// No record below this is accepted: the newest when the link was made.
     pub seq: i64,
+    /// What came before the present keys, the first ones first: read secrets, or at a mirror record keys.
+    pub older: Vec<Secret>,
 }
+
+/// Rotations that a capability can look back on.
+pub const GENERATIONS_MAX: usize = 64;
 
 impl Capability {
     /// All of a new database.
@@ -104,7 +109,49 @@ impl Capability {
             admin_seed: Some(admin.seed()),
             policy_counter: 0,
             seq: 0,
+            older: Vec::new(),
         }
+    }
+
+    /// How many rotations the database has had.
+    pub fn generation(&self) -> u32 {
+        u32::try_from(self.older.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The record keys of all generations, the first one first.
+    pub fn record_keys(&self) -> Vec<RecordKey> {
+        let of = |secret: &Secret| match self.read_secret {
+            Some(_) => RecordKey::of(secret),
+            None => RecordKey::new(secret.clone()),
+        };
+        self.older.iter().map(of).chain([self.record_key.clone()]).collect()
+    }
+
+    /// The read secrets of all generations, the first one first; none at a mirror.
+    pub fn read_secrets(&self) -> Vec<Secret> {
+        self.read_secret.iter().flat_map(|secret| self.older.iter().chain([secret])).cloned().collect()
+    }
+
+    /// The same database under new keys: what a rotation leads to. None without the read secret, or where there were too many.
+    pub fn rotated(
+        &self,
+        database: &DatabaseKey,
+        read_secret: Secret,
+        policy_counter: u32,
+    ) -> Option<Capability> {
+        let older: Vec<Secret> = self.older.iter().chain([self.read_secret.as_ref()?]).cloned().collect();
+        (older.len() <= GENERATIONS_MAX).then(|| Capability {
+            admin_public: self.admin_public,
+            database_public: database.public(),
+            record_key: RecordKey::of(&read_secret),
+            read_secret: Some(read_secret),
+            one_block: None,
+            database_seed: Some(database.seed()),
+            admin_seed: self.admin_seed.clone(),
+            policy_counter,
+            seq: 0,
+            older,
+        })
     }
 
     /// What it allows.
@@ -131,8 +178,8 @@ impl Capability {
         if kind < Kind::Write {
             weaker.database_seed = None;
         }
-        if kind < Kind::Read {
-            weaker.read_secret = None;
+        if kind < Kind::Read && weaker.read_secret.take().is_some() {
+            weaker.older = weaker.older.iter().map(|secret| RecordKey::of(secret).secret().clone()).collect();
         }
         if kind < Kind::Block {
             weaker.one_block = None;
@@ -140,8 +187,12 @@ impl Capability {
         Some(weaker)
     }
 
-    /// The part of it that reads one block in its present life and epoch; none if it does not read that one.
+    /// The part of it that reads one block in its present life and epoch; none if it does not read that one, nor after a
+    /// rotation: what the block holds from before would take keys that open more.
     pub fn of_block(&self, number: BlockNumber, birth: &Birth, epoch: u32) -> Option<Capability> {
+        if !self.older.is_empty() {
+            return None;
+        }
         let database = self.database_id();
         let one_block = match (&self.read_secret, &self.one_block) {
             (Some(secret), _) => OneBlock::of(secret, database, number, birth, epoch),
@@ -191,11 +242,15 @@ impl Capability {
             }
         }
         writer.varint(u64::from(self.policy_counter)).varint(u64::try_from(self.seq).unwrap_or(0));
+        if !self.older.is_empty() {
+            writer.varint(self.older.len() as u64);
+            self.older.iter().for_each(|secret| _ = writer.raw(secret.expose()));
+        }
         Zeroizing::new(writer.0)
     }
 
-    /// Three keys of 32, the keys of a block, a varint of five, one of ten.
-    const BYTES_MAX: usize = 3 * 32 + OneBlock::BYTES + 5 + 10;
+    /// Three keys of 32, the keys of a block, a varint of five, one of ten; a count and a key of 32 for each generation.
+    pub(super) const BYTES_MAX: usize = 3 * 32 + OneBlock::BYTES + 5 + 10 + 1 + GENERATIONS_MAX * 32;
 
     /// Reads what [`Capability::encode`] wrote for a capability of this kind.
     pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<Capability, Malformed> {
@@ -211,6 +266,12 @@ impl Capability {
         let one_block = (kind == Kind::Block).then(|| OneBlock::read(&mut reader)).transpose()?;
         let policy_counter = u32::try_from(reader.varint()?).map_err(|_| Malformed)?;
         let seq = i64::try_from(reader.varint()?).map_err(|_| Malformed)?;
+        let generations = if reader.remaining() == 0 { None } else { Some(reader.bounded(GENERATIONS_MAX)?) };
+        if generations == Some(0) {
+            return Err(Malformed);
+        }
+        let older = (0..generations.unwrap_or(0)).map(|_| reader.array().map(Secret::new));
+        let older = older.collect::<Result<Vec<_>, _>>()?;
         reader.end()?;
         let derived_admin = admin_seed.as_ref().map(|seed| AdminKey::from_seed(seed.expose()).public());
         let derived_database =
@@ -231,6 +292,7 @@ impl Capability {
             admin_seed,
             policy_counter,
             seq,
+            older,
         })
     }
 }
@@ -290,11 +352,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_rotated_opens_what_was_before() {
+        let (first, key) = (full(), DatabaseKey::from_seed(&[7; 32]));
+        let second = first.rotated(&key, Secret::new([8; 32]), 9).unwrap();
+        assert_eq!((second.kind(), second.generation(), second.policy_counter), (Kind::Admin, 1, 9));
+        assert_eq!(second.database_id(), first.database_id());
+        assert_eq!(second.read_secrets(), [Secret::new([3; 32]), Secret::new([8; 32])]);
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Block) {
+            let weaker = second.weakened(kind).unwrap();
+            assert_eq!(weaker.record_keys(), [first.record_key.clone(), second.record_key.clone()], "{kind}");
+            assert_eq!(Capability::decode(kind, &weaker.encode()), Ok(weaker.clone()));
+            let bytes = weaker.encode();
+            for length in bytes.len() - 32..bytes.len() {
+                assert!(Capability::decode(kind, &bytes[..length]).is_err(), "{kind} {length}");
+            }
+        }
+        assert_eq!(second.weakened(Kind::Mirror).unwrap().read_secrets(), []);
+        assert_eq!(first.weakened(Kind::Mirror).unwrap().rotated(&key, Secret::random(), 1), None);
+        assert_eq!(Capability::decode(Kind::Admin, &[&first.encode()[..], &[0]].concat()), Err(Malformed));
+    }
+
+    #[test]
     fn the_longest_fits_its_buffer() {
-        let capability = Capability { policy_counter: u32::MAX, seq: i64::MAX, ..full() };
+        let older = vec![Secret::new([9; 32]); GENERATIONS_MAX];
+        let capability = Capability { policy_counter: u32::MAX, seq: i64::MAX, older, ..full() };
+        assert_eq!(capability.rotated(&DatabaseKey::generate(), Secret::random(), 1), None);
         for kind in Kind::ALL {
             let capability = match kind {
-                Kind::Block => capability.of_block(BLOCK.0, &BLOCK.1, BLOCK.2),
+                Kind::Block => Capability { older: Vec::new(), ..capability.clone() }
+                    .of_block(BLOCK.0, &BLOCK.1, BLOCK.2),
                 kind => capability.weakened(kind),
             };
             assert!(capability.unwrap().encode().len() <= Capability::BYTES_MAX, "{kind}");

@@ -5,10 +5,10 @@
 //! scalar that signs, so whoever knows the id of a device can write to it and nothing has to be fetched or certified before.
 //! One key for both uses is sound for ed25519 with this KEM (Thormarker, 2021).
 
-use super::keys::DeviceKey;
+use super::keys::{AdminKey, DeviceKey};
 use super::seal::Tampered;
 use crate::base::DeviceId;
-use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::X25519HkdfSha256;
@@ -62,7 +62,26 @@ pub fn open(
     associated: &[u8],
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Tampered> {
-    let scalar = Zeroizing::new(device.signing_key().to_scalar_bytes());
+    open_as(device.signing_key(), letter, associated, sealed)
+}
+
+/// Opens what was sealed to whoever holds the admin key, under its public key.
+pub fn open_as_admin(
+    admin: &AdminKey,
+    letter: Letter,
+    associated: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Tampered> {
+    open_as(admin.signing_key(), letter, associated, sealed)
+}
+
+fn open_as(
+    key: &SigningKey,
+    letter: Letter,
+    associated: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Tampered> {
+    let scalar = Zeroizing::new(key.to_scalar_bytes());
     let private = Private::from_bytes(&scalar[..]).map_err(|_| Tampered)?;
     open_with(&private, &info(letter), associated, sealed).map(Zeroizing::new)
 }

@@ -25,7 +25,6 @@ const NEEDS_PASSPHRASE: u8 = 1;
 const NEEDS_KEY_FILE: u8 = 2;
 const CHECKSUM_BYTES: usize = 16;
 const HEADER_BYTES: usize = MAGIC.len() + 2 + Argon2Cost::BYTES + SALT_BYTES;
-const CAPABILITY_BYTES_MAX: usize = 256;
 
 /// Why a keyring did not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -185,7 +184,7 @@ impl Keyring {
     fn decode(bytes: &[u8]) -> Result<Keyring, Malformed> {
         let mut reader = Reader::new(bytes);
         let kind = Kind::of_code(reader.u8()?).ok_or(Malformed)?;
-        let capability = Capability::decode(kind, reader.bytes(CAPABILITY_BYTES_MAX)?)?;
+        let capability = Capability::decode(kind, reader.bytes(Capability::BYTES_MAX)?)?;
         let device = DeviceKey::from_seed(Secret::new(reader.array()?).expose());
         let x25519 = Secret::new(reader.array()?);
         let certificate = Signature(reader.array()?);

@@ -74,6 +74,13 @@ impl DeviceKey {
     }
 }
 
+impl AdminKey {
+    /// The key itself, for what is sealed to whoever holds it.
+    pub(super) fn signing_key(&self) -> &SigningKey {
+        &self.0
+    }
+}
+
 /// Whether `signature` is `public`'s over `message`. Strict: no small-order keys, no malleable signatures.
 pub fn verify(public: &[u8; 32], message: &[u8], signature: &Signature) -> bool {
     let signature = ed25519_dalek::Signature::from_bytes(&signature.0);

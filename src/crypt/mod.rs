@@ -11,13 +11,14 @@ pub mod record_key;
 pub mod recovery;
 pub mod seal;
 pub mod secret;
+pub mod successor;
 
 mod capability;
 mod cipher;
 mod one_block;
 mod passphrase;
 
-pub use capability::{Capability, Kind};
+pub use capability::{Capability, GENERATIONS_MAX, Kind};
 pub use keyring::{Keyring, KeyringError};
 pub use keys::{AdminKey, DatabaseKey, DeviceKey, database_id, verify};
 pub use link::LinkError;

@@ -86,14 +86,25 @@ struct Keys {
     id: Secret,
     boundary: Zeroizing<[u8; 16]>,
     commitment: Id,
+    /// Those of earlier epochs, the latest first: they open what was sealed then, and seal nothing new.
+    older: Vec<SealKeys>,
 }
 
 impl SealKeys {
     /// Keys of a block whose own key is `block_key`.
     pub fn new(block_key: &Secret, scope: Scope) -> SealKeys {
+        SealKeys::after(block_key, scope, Vec::new())
+    }
+
+    /// Keys of a block that had others before. Where nodes end is decided as it was at first, or a map of several epochs would
+    /// have no one form.
+    fn after(block_key: &Secret, scope: Scope, older: Vec<SealKeys>) -> SealKeys {
         let key = |context| block_key.derive(context, &[]);
         let mut boundary = Zeroizing::new([0; 16]);
-        boundary.copy_from_slice(&key(Context::BlockBoundary).expose()[..16]);
+        match older.last() {
+            Some(first) => *boundary = *first.boundary_key(),
+            None => boundary.copy_from_slice(&key(Context::BlockBoundary).expose()[..16]),
+        }
         let place = [&scope.database.0[..], &scope.block.0.to_le_bytes(), &scope.epoch.to_le_bytes()];
         SealKeys(Arc::new(Locked::new(Keys {
             scope,
@@ -102,6 +113,7 @@ impl SealKeys {
             id: key(Context::BlockId),
             boundary,
             commitment: Id(*block_key.derive(Context::BlockCommitment, &place).expose()),
+            older,
         })))
     }
 
@@ -119,9 +131,37 @@ impl SealKeys {
         )
     }
 
+    /// Keys of a block under the last of these secrets, which open what was sealed under the ones before it. The number of a
+    /// secret is the epoch that it seals. None without any.
+    pub fn of_generations(
+        read_secrets: &[Secret],
+        database: DatabaseId,
+        block: BlockNumber,
+        birth: &Birth,
+    ) -> Option<SealKeys> {
+        let (last, before) = read_secrets.split_last()?;
+        let mut older = Vec::new();
+        for (epoch, secret) in (0..).zip(before) {
+            older.insert(0, SealKeys::for_block(secret, database, block, birth, epoch));
+        }
+        let epoch = u32::try_from(before.len()).ok()?;
+        let key = block_key(last, database, block, birth, epoch);
+        Some(SealKeys::after(&key, Scope { database, block, epoch }, older))
+    }
+
     /// Keys of catalogue, charter and commits.
     pub fn catalogue(read_secret: &Secret, database: DatabaseId) -> SealKeys {
         SealKeys::for_block(read_secret, database, BlockNumber::CATALOGUE, &Birth([0; 16]), 0)
+    }
+
+    /// The same under the last of several secrets.
+    pub fn catalogue_of(read_secrets: &[Secret], database: DatabaseId) -> Option<SealKeys> {
+        SealKeys::of_generations(read_secrets, database, BlockNumber::CATALOGUE, &Birth([0; 16]))
+    }
+
+    /// These keys, then those of earlier epochs.
+    fn epochs(&self) -> impl Iterator<Item = &SealKeys> {
+        std::iter::once(self).chain(&self.0.older)
     }
 
     /// Decides where a map's nodes end (SipHash-2-4).
@@ -177,10 +217,14 @@ impl SealKeys {
         id: &Id,
         sealed: &mut [u8],
     ) -> Result<(), Tampered> {
-        let header = self.header(CHUNK, 0, [data_id, index], sealed.len());
-        self.0.cipher.mask(&nonce_of(&id.0), sealed);
-        if self.id(&header, sealed) == *id {
-            return Ok(());
+        for keys in self.epochs() {
+            let header = keys.header(CHUNK, 0, [data_id, index], sealed.len());
+            keys.0.cipher.mask(&nonce_of(&id.0), sealed);
+            if keys.id(&header, sealed) == *id {
+                return Ok(());
+            }
+            // Twice masked is as it was.
+            keys.0.cipher.mask(&nonce_of(&id.0), sealed);
         }
         sealed.fill(0);
         Err(Tampered)
@@ -201,9 +245,27 @@ impl SealKeys {
         self.id(&header, logical)
     }
 
+    /// Appends a node of this id with other placements, under the key of the epoch that it has its id from: what is moved is
+    /// not new.
+    pub fn reseal_node(
+        &self,
+        id: &Id,
+        level: u8,
+        logical: &[u8],
+        placements: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Id {
+        let keys = self.epochs().find(|keys| keys.node_id(level, logical) == *id);
+        keys.unwrap_or(self).seal_node(level, logical, placements, out)
+    }
+
     /// Opens a map's node: tag, id and nonce must agree. The nonce names the placements too: whoever holds the keys and
     /// used it for others would show devices with a warm cache something else than those without.
     pub fn open_node(&self, level: u8, id: &Id, sealed: &[u8]) -> Result<OpenNode, Tampered> {
+        self.epochs().find_map(|keys| keys.open_own_node(level, id, sealed).ok()).ok_or(Tampered)
+    }
+
+    fn open_own_node(&self, level: u8, id: &Id, sealed: &[u8]) -> Result<OpenNode, Tampered> {
         let header = self.header(NODE, level, [0, 0], 0);
         let mut plain = self.0.cipher.open_with_nonce(header.associated(), sealed).ok_or(Tampered)?;
         let length = *plain.first_chunk::<LENGTH_BYTES>().ok_or(Tampered)?;
@@ -235,6 +297,10 @@ impl SealKeys {
 
     /// Opens a blob: tag, id and nonce must agree.
     pub fn open_blob(&self, kind: BlobKind, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, Tampered> {
+        self.epochs().find_map(|keys| keys.open_own_blob(kind, id, sealed).ok()).ok_or(Tampered)
+    }
+
+    fn open_own_blob(&self, kind: BlobKind, id: &Id, sealed: &[u8]) -> Result<Vec<u8>, Tampered> {
         let header = self.header(kind as u8, 0, [0, 0], 0);
         let plain = self.0.cipher.open_with_nonce(header.associated(), sealed).ok_or(Tampered)?;
         let header = self.header(kind as u8, 0, [0, 0], plain.len());

@@ -150,3 +150,37 @@ fn a_nonce_of_other_content_is_refused_though_the_tag_is_right() {
     assert_eq!(keys.open_node(1, &id, &beyond), Err(Tampered));
     assert_eq!(keys.open_node(1, &id, &seal(&nonce, &[b"abc"])), Err(Tampered), "no room for a length");
 }
+
+#[test]
+fn what_was_sealed_before_a_rotation_opens_and_what_comes_after_is_new() {
+    let secrets = [Secret::new([1; 32]), Secret::new([2; 32]), Secret::new([3; 32])];
+    let (database, block, birth) = (DatabaseId([4; 32]), BlockNumber(5), Birth([6; 16]));
+    let of = |count: usize| SealKeys::of_generations(&secrets[..count], database, block, &birth).unwrap();
+    let first = SealKeys::for_block(&secrets[0], database, block, &birth, 0);
+    assert_eq!(of(1).commitment(), first.commitment());
+    assert_eq!(of(1).node_id(0, b"node"), first.node_id(0, b"node"));
+    assert!(SealKeys::of_generations(&[], database, block, &birth).is_none());
+    for old in 1..3 {
+        let (before, now) = (of(old), of(3));
+        assert_eq!(before.boundary_key(), now.boundary_key());
+        assert_ne!(before.commitment(), now.commitment());
+        let mut sealed = Vec::new();
+        let id = before.seal_chunk(7, 8, b"chunk", &mut sealed);
+        assert_eq!(now.open_chunk(7, 8, &id, &sealed).unwrap(), b"chunk");
+        assert_eq!(now.open_chunk(7, 9, &id, &sealed), Err(Tampered));
+        let mut new = Vec::new();
+        let new_id = now.seal_chunk(7, 8, b"chunk", &mut new);
+        assert_ne!(new_id, id, "nothing new is sealed under an old key");
+        assert_eq!(before.open_chunk(7, 8, &new_id, &new), Err(Tampered), "and old keys do not open it");
+        let mut sealed = Vec::new();
+        let id = before.seal_node(2, b"logical", b"places", &mut sealed);
+        assert_eq!(now.open_node(2, &id, &sealed).unwrap().logical, b"logical");
+        let mut moved = Vec::new();
+        assert_eq!(now.reseal_node(&id, 2, b"logical", b"other places", &mut moved), id, "it is only moved");
+        assert_eq!(now.open_node(2, &id, &moved).unwrap().placements, b"other places");
+        let mut sealed = Vec::new();
+        let id = before.seal_blob(BlobKind::Charter, b"charter", &mut sealed);
+        assert_eq!(now.open_blob(BlobKind::Charter, &id, &sealed).unwrap(), b"charter");
+        assert_eq!(now.open_blob(BlobKind::Commit, &id, &sealed), Err(Tampered));
+    }
+}

@@ -42,6 +42,8 @@ pub enum Context {
     RecoveryDatabase,
     /// The read secret of a new database, from its root.
     RecoveryRead,
+    /// Seals the policy and charter of an announcement, from the read secret.
+    Terms,
 }
 
 impl Context {
@@ -65,6 +67,7 @@ impl Context {
             Context::RecoveryAdmin => "kilofs 1 2026 recovery admin",
             Context::RecoveryDatabase => "kilofs 1 2026 recovery database",
             Context::RecoveryRead => "kilofs 1 2026 recovery read",
+            Context::Terms => "kilofs 1 2026 terms",
         }
     }
 }
@@ -171,6 +174,7 @@ mod tests {
             RecoveryAdmin,
             RecoveryDatabase,
             RecoveryRead,
+            Terms,
         ];
         let texts: std::collections::BTreeSet<_> = all.iter().map(|context| context.text()).collect();
         assert_eq!(texts.len(), all.len());

@@ -79,6 +79,24 @@ pub struct LogEntry {
     pub more: usize,
 }
 
+/// One element of the answer to `Members`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemberSeen {
+    /// The device.
+    pub device: String,
+    /// It is the one that answers.
+    pub this: bool,
+    /// The charter lets it write; whether it has a link to do so, nobody knows but it.
+    pub writes: bool,
+    /// It is one of those that the charter lists.
+    pub listed: bool,
+    /// When it made its newest commit that is known here, in seconds since 1970.
+    pub time: Option<i64>,
+    /// That commit.
+    pub commit: Option<String>,
+}
+
 /// One element of the answer to `Difference`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,6 +6,8 @@ use super::core::{Core, process_owner};
 use super::drive::Driver;
 use super::error::EngineError;
 use super::history;
+use super::members::members;
+use super::moves::Announced;
 use super::report::status;
 use super::restore;
 use crate::base::{BlockNumber, Malformed};
@@ -15,6 +17,7 @@ use crate::sync::Input;
 use crate::tree::{Changes, FileType, ReadTree, Tree, TreeError};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,7 +47,13 @@ impl Desk {
         let answered = match request {
             Request::Sync { timeout_seconds } => {
                 let timeout = Duration::try_from_secs_f64(timeout_seconds).unwrap_or(Duration::from_secs(60));
-                self.driver.sync(timeout).await.map(|()| self.synced())
+                let synced = self.driver.sync(timeout).await;
+                // What is said of what was left behind matters more than how looking for it ended.
+                if self.core.keys.left_out.load(Ordering::Relaxed) {
+                    Err(EngineError::LeftOut)
+                } else {
+                    synced.map(|()| self.synced())
+                }
             }
             Request::Repair => self.driver.repair().await.map(|checked| json!(checked)),
             other => {
@@ -103,6 +112,14 @@ impl Desk {
             Request::Devices => Ok(json!(self.core.makers())),
             Request::Enact { policy_hex, charter_hex, ground, lifeline_hex } => {
                 self.enact(&policy_hex, &charter_hex, &ground, &lifeline_hex)
+            }
+            Request::Members => Ok(json!(members(&self.core))),
+            Request::Rotate { announced_hex, ground } => {
+                let malformed = |_| EngineError::Usage("the announcement is malformed".into());
+                let announced = Announced::decode(&bytes(&announced_hex)?).map_err(malformed)?;
+                let changes = self.core.rotate(&announced, &ground)?;
+                self.driver.turned_here(announced, changes);
+                Ok(Value::Null)
             }
             Request::Prepare { paths_hex } => {
                 let mut changes = Changes::default();

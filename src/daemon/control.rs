@@ -69,6 +69,15 @@ pub enum Request {
         /// The lifeline with that policy, signed by the same admin.
         lifeline_hex: String,
     },
+    /// Which devices are known here; answered with a list of `MemberSeen`.
+    Members,
+    /// Takes a rotation that an admin announced.
+    Rotate {
+        /// The lifeline that says so, and the info dictionary that it names, as `moves::Announced` encodes them.
+        announced_hex: String,
+        /// What the new policy was made from.
+        ground: Ground,
+    },
     /// Makes sure that paths can carry blocks: each is, or becomes, an empty directory.
     Prepare {
         /// The directories.
@@ -94,6 +103,9 @@ pub struct Ground {
     pub charter_hex: String,
     /// For each block its counter and root as the next version will carry them.
     pub blocks: Vec<GroundBlock>,
+    /// The newest lifeline, encoded; none before it was heard.
+    #[serde(default)]
+    pub lifeline_hex: Option<String>,
 }
 
 /// One block of the [`Ground`].

@@ -11,7 +11,7 @@ use super::error::EngineError;
 use super::genesis::{make_store, open_store};
 use super::home::{DatabasePaths, Name};
 use super::intents::WAITING_BYTES_MAX;
-use super::keys::Keys;
+use super::keys::KeyRing;
 use super::label::Label;
 use super::sparing::Sparing;
 use super::state::State;
@@ -21,7 +21,6 @@ use super::work::Work;
 use crate::base::{BlockNumber, Id, InfoHash, Place, SessionId};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::link::Kind;
-use crate::crypt::locked::Locked;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
@@ -101,7 +100,7 @@ pub struct Core {
     /// Its files.
     pub paths: DatabasePaths,
     /// Its keys.
-    pub keys: Locked<Keys>,
+    pub keys: KeyRing,
     /// How it runs.
     pub settings: Settings,
     /// Its store.
@@ -169,10 +168,10 @@ impl Core {
             tracing::warn!(store = %paths.store.display(), "the store is gone: an empty one takes its place and is filled from peers");
             make_store(&paths, &keyring)?;
         }
-        let keys = Keys::take(keyring, held, as_admin);
+        let keys = KeyRing::new(keyring, held, as_admin);
         let store = open_store(&paths, settings.rescue)?;
         let unreadable = || EngineError::State { path: paths.store.display().to_string() };
-        let state = keys.record.open_local(LocalKind::State, &store.state()).map_err(|_| unreadable())?;
+        let state = keys.local.open_local(LocalKind::State, &store.state()).map_err(|_| unreadable())?;
         let mut state = State::decode(&state).map_err(|_| unreadable())?;
         if let Some(why) = store.fell_back() {
             // The state may be one commit old: counters that it reserves could have been used already.
@@ -216,8 +215,10 @@ impl Core {
             touched: Mutex::default(),
             saved: Notify::new(),
         };
+        core.note_left_out();
         core.load()?;
         core.open_tree()?;
+        core.settle_move()?;
         Ok(core)
     }
 
@@ -294,7 +295,7 @@ impl Core {
     /// Whether the policy lets this device write in a block.
     pub fn may_write(&self, policy: &Policy, charter: &Charter, number: BlockNumber) -> bool {
         let allowed = self.allows(policy, charter, number, &self.keys.device.public());
-        self.keys.publishes() && (allowed || self.keys.admin.is_some())
+        self.keys.reaches_others() && (allowed || self.keys.admin.is_some())
     }
 
     /// The blocks of a charter as the tree wants them.
@@ -348,7 +349,7 @@ impl Core {
             let label = Label::SetAside { block: aside.block, root: aside.root, time: aside.time };
             list.push(kept(label, &aside.image));
         }
-        let sealed = self.keys.record.seal_local(LocalKind::State, &inner.state.encode());
+        let sealed = self.keys.local.seal_local(LocalKind::State, &inner.state.encode());
         Core::count(&self.done.commits);
         self.saved.notify_one();
         let Some(tree) = &self.tree else { return self.store.commit(&list, &sealed) };

@@ -4,15 +4,16 @@ use super::config::all_on_loopback;
 use super::core::Core;
 use super::doorbell::Doorbell;
 use super::error::EngineError;
+use super::life::{Life, first_machine};
 use super::transfer::missing_bytes;
-use crate::base::{Id, InfoHash};
+use crate::base::InfoHash;
 use crate::fuse::Mounted;
 use crate::image::Incoming;
 use crate::net::gossip::{Event, Gossip, GossipOptions};
 use crate::net::{Dht, DhtOptions, NetError, Swarm, SwarmOptions, Upnp};
-use crate::record::{Policy, Record};
+use crate::record::Policy;
 use crate::share::Share;
-use crate::sync::{Effect, Fetched, Heard, Input, Machine, Millis, Role, Timing};
+use crate::sync::{Effect, Fetched, Input, Machine, Millis};
 use crate::tree::Changes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +28,7 @@ const METER_PERIOD: Duration = Duration::from_secs(2);
 pub struct Driver {
     pub(super) core: Arc<Core>,
     net: Option<Net>,
-    machine: Mutex<Machine>,
+    pub(super) machine: Mutex<Machine>,
     started: Instant,
     inputs: mpsc::UnboundedSender<Input>,
     doorbell: Doorbell,
@@ -35,6 +36,7 @@ pub struct Driver {
     kernel: Mutex<Weak<Mounted>>,
     share: Mutex<Weak<Share>>,
     pub(super) facts: Mutex<Facts>,
+    pub(super) life: Life,
 }
 
 /// DHT node and swarm.
@@ -83,6 +85,7 @@ impl Driver {
             settled: Notify::new(),
             kernel: Mutex::default(),
             share: Mutex::default(),
+            life: Life::default(),
             facts: Mutex::new(Facts {
                 meters: (core.cache.meter("fetched"), core.cache.meter("sent")),
                 ..Facts::default()
@@ -167,7 +170,7 @@ impl Driver {
             self.settled.notify_waiters();
             for effect in effects {
                 tracing::debug!(?effect);
-                tokio::spawn(self.clone().perform(effect));
+                tokio::spawn(self.clone().perform(effect, self.life.now()));
             }
         }
         self.write_meters();
@@ -219,40 +222,43 @@ impl Driver {
         }
     }
 
-    async fn perform(self: Arc<Self>, effect: Effect) {
+    async fn perform(self: Arc<Self>, effect: Effect, life: u64) {
         let Some(net) = &self.net else { return };
         match effect {
             Effect::Poll => {
                 let poll = self.poll(net, None).await;
-                self.tell(Input::Polled(poll));
+                self.tell_of(life, Input::Polled(poll));
             }
             Effect::Glance(above) => {
                 let poll = self.poll(net, Some(above)).await;
-                self.tell(Input::Polled(poll));
+                self.tell_of(life, Input::Polled(poll));
             }
             Effect::Fetch(version) => {
+                if !self.life.looked(life).await {
+                    return;
+                }
                 let outcome = self.fetch(net, version).await.unwrap_or_else(|error| {
                     tracing::warn!(version = %version.infohash, error = %error_chain(&error), "a version was not taken");
                     Fetched::NoSource
                 });
                 tracing::debug!(version = %version.infohash, ?outcome, "fetched");
-                self.tell(Input::Fetched(version.infohash, outcome));
+                self.tell_of(life, Input::Fetched(version.infohash, outcome));
             }
             Effect::Publish => {
                 let input = self.publish(net).await;
-                self.tell(input);
+                self.tell_of(life, input);
             }
             Effect::Tell { versions, seq } => {
                 let told = self.tell_neighbours(net, &versions, seq);
-                self.tell(Input::Told(told));
+                self.tell_of(life, Input::Told(told));
             }
             Effect::PutTold { cas } => {
                 let outcome = self.put_told(net, cas).await;
-                self.tell(Input::Put(outcome));
+                self.tell_of(life, Input::Put(outcome));
             }
             Effect::Put { versions, seq, cas } => {
                 let outcome = self.put(net, versions, seq, cas).await;
-                self.tell(Input::Put(outcome));
+                self.tell_of(life, Input::Put(outcome));
             }
             Effect::Reput => self.reput(net).await,
             Effect::Announce => {
@@ -406,27 +412,6 @@ fn available(listen: SocketAddr) -> SocketAddr {
         return SocketAddr::from((Ipv4Addr::UNSPECIFIED, listen.port()));
     }
     listen
-}
-
-fn first_machine(core: &Core) -> Machine {
-    let inner = core.inner();
-    let poll = u64::try_from(core.settings.poll_interval.as_millis()).unwrap_or(u64::MAX);
-    let role = Role { publishes: core.keys.publishes(), keeps_all: core.keeps_all() };
-    let accepted = inner.state.accepted.as_ref().and_then(|item| {
-        let record = Record::decode(&core.keys.record, &item.value).ok()?;
-        let digest = Id(*blake3::hash(&item.value).as_bytes());
-        let sound = !inner.state.policy.supersedes(&record.policy);
-        Some(Heard { seq: item.seq, digest, versions: record.versions, sound })
-    });
-    let head = inner.state.head.filter(|head| inner.versions.get(&head.infohash).is_some());
-    let mut machine = Machine::new(Timing::for_poll(poll), role, accepted, head);
-    for version in inner.versions.iter() {
-        machine.keep(version.reference);
-    }
-    if inner.state.pending || inner.state.head.is_none() && core.keys.publishes() {
-        machine.pend();
-    }
-    machine
 }
 
 fn dice() -> u64 {

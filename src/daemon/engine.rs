@@ -157,7 +157,8 @@ fn open_core(launch: Launch, as_admin: bool) -> Result<Arc<Core>, Failure> {
     settings.mirrors = launch.role == Role::Mirror;
     // A mirror and a plain folder have everything.
     settings.on_demand &= !matches!(launch.role, Role::Mirror | Role::Share { .. });
-    let core = Core::open(launch.name, paths, launch.keyring, launch.held, settings, as_admin);
+    let keyring = super::moves::bring_up(&paths, launch.keyring);
+    let core = Core::open(launch.name, paths, keyring, launch.held, settings, as_admin);
     core.map(Arc::new).map_err(Failure::from)
 }
 

@@ -44,6 +44,9 @@ pub enum EngineError {
     /// A file is empty because it is about to be written.
     #[error("a file is empty that is about to be written; what is changed is published when it has been")]
     Withheld,
+    /// A rotation did not give this device the new keys.
+    #[error("{}", super::report::LEFT_OUT)]
+    LeftOut,
     /// The policy moved on meanwhile.
     #[error("the database changed while the policy was made; make it again")]
     Moved,
@@ -61,7 +64,7 @@ pub enum EngineError {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Failure {
         let kind = match &error {
-            EngineError::Capability(_) => FailureKind::Refused,
+            EngineError::Capability(_) | EngineError::LeftOut => FailureKind::Refused,
             EngineError::Tree(TreeError::ReadOnlyBlock(_) | TreeError::Closed(_)) => FailureKind::Refused,
             EngineError::State { .. } => FailureKind::WrongKey,
             EngineError::Moved => FailureKind::Moved,

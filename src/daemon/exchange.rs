@@ -86,7 +86,8 @@ impl Driver {
         };
         let below_link = item.seq < keys.floor.1 || record.policy.counter < keys.floor.0;
         let mut inner = self.core.inner();
-        if inner.state.accepted.as_ref().is_none_or(|known| item.seq > known.seq) && !below_link {
+        let current = item.key == keys.database_public;
+        if current && inner.state.accepted.as_ref().is_none_or(|known| item.seq > known.seq) && !below_link {
             inner.state.accepted = Some(item.clone());
             if durably && let Err(error) = self.core.save(&inner) {
                 tracing::error!(%error, "the store does not take the record");
@@ -138,7 +139,8 @@ impl Driver {
                 self.note_dht(true);
                 Core::count(&self.core.done.puts);
                 let mut inner = self.core.inner();
-                if inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
+                let current = item.key == self.core.keys.database_public;
+                if current && inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
                     inner.state.accepted = Some(item.clone());
                 }
                 if let Err(error) = self.core.save(&inner) {
@@ -204,6 +206,7 @@ impl Driver {
                 tracing::debug!(error = %error_chain(&error), "not announced to neighbours");
             }
         }
+        self.announce_move(net).await;
     }
 
     /// Nodes forget the lifeline as they forget the record: it is put back with it, as it was signed.
@@ -216,25 +219,6 @@ impl Driver {
                 Core::count(&self.core.done.reputs);
             }
             Err(error) => tracing::debug!(error = %error_chain(&error), "the lifeline was not put back"),
-        }
-    }
-
-    /// Reads the lifeline, and puts back the highest that is known where the DHT has an older one or none.
-    pub(super) async fn keep_lifeline(&self, net: &Net) {
-        let Ok(found) = net.dht.get(&self.core.keys.admin_public, None).await else { return };
-        let theirs = found.items.iter().map(|item| item.seq).max();
-        for item in found.items {
-            match self.core.note_lifeline(item) {
-                Ok(true) => tracing::info!("a newer policy is announced by its admin"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the store does not take the lifeline"),
-            }
-        }
-        let ours = self.core.inner().state.lifeline.clone();
-        if let Some(item) = ours.filter(|item| theirs.is_none_or(|seq| seq < item.seq))
-            && let Err(error) = net.dht.put(&item, theirs).await
-        {
-            tracing::debug!(error = %error_chain(&error), "the lifeline was not put");
         }
     }
 

@@ -27,14 +27,16 @@ pub(super) fn open_store(paths: &DatabasePaths, rescue: bool) -> Result<Arc<Stor
 pub(super) fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(), EngineError> {
     let capability = &keyring.capability;
     let database = capability.database_id();
-    let charter = genesis_charter(&database);
+    let mut charter = genesis_charter(&database);
+    // Who joins after a rotation seals nothing under what came before it.
+    charter.blocks.values_mut().for_each(|block| block.epoch = capability.generation());
     let first = capability.policy_counter == 0;
     let (policy, lifeline) = match (&capability.read_secret, capability.admin_key()) {
         (Some(secret), Some(admin)) if first => {
             let keys = SealKeys::catalogue(secret, database);
             let id = charter_id(&keys, &charter);
             let policy = Policy::sign(&admin, &database, 1, id, vec![Mode::ReadWrite]);
-            let lifeline = sign_lifeline(&admin, &capability.record_key, &policy, now_seconds());
+            let lifeline = sign_lifeline(&admin, &capability.record_keys(), None, &policy, now_seconds());
             (policy, Some(lifeline))
         }
         _ => (unknown_policy(), None),
@@ -55,7 +57,8 @@ pub(super) fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(),
         refusals: Default::default(),
     };
     let store = Store::create(Arc::new(FileDisk::create(&paths.store)?), database)?;
-    let sealed = capability.record_key.seal_local(LocalKind::State, &state.encode());
+    let local = capability.record_keys().swap_remove(0);
+    let sealed = local.seal_local(LocalKind::State, &state.encode());
     store.commit(&[], &sealed)?;
     Ok(())
 }

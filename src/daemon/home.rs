@@ -62,6 +62,8 @@ pub struct DatabasePaths {
     pub store: PathBuf,
     /// The sealed keyring.
     pub keyring: PathBuf,
+    /// The last rotation, as it was announced; none before the first.
+    pub moved: PathBuf,
     /// Network options saved at `create` or `join`.
     pub config: PathBuf,
     /// The sled cache of what can be rebuilt.
@@ -135,6 +137,7 @@ impl Home {
         DatabasePaths {
             store: directory.join("database"),
             keyring: directory.join("keyring"),
+            moved: directory.join("moved"),
             config: directory.join("config.toml"),
             cache: directory.join("cache"),
             torrents: self.runtime.join(format!("{name}.torrents")),

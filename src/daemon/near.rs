@@ -74,10 +74,11 @@ async fn meet(engine: Weak<Driver>, lan: Lan, mut found: mpsc::Receiver<Nearby>)
         if let Some(nearby) = nearby.take() {
             driver.meet(nearby);
         }
-        let today = days(now_seconds());
+        let key = &driver.core.keys.record;
+        let days = days(now_seconds());
+        let today: Vec<_> = days.iter().map(|day| key.rendezvous(*day, Purpose::Gossip)).collect();
         if today != announced {
-            let key = &driver.core.keys.record;
-            lan.announce(today.iter().map(|day| key.rendezvous(*day, Purpose::Gossip)).collect());
+            lan.announce(today.clone());
             announced = today;
         }
         drop(driver);

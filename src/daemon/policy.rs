@@ -6,9 +6,10 @@ use super::core::{Core, Inner, SetAside, now_seconds};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::graft;
+use super::moves::{Announced, Followed};
 use super::status::RefusalStatus;
 use crate::base::BlockNumber;
-use crate::record::{Charter, Policy, SignedItem, open_lifeline};
+use crate::record::{Charter, Lifeline, Policy, SignedItem};
 use crate::tree::{Changes, Head, Stale};
 use data_encoding::HEXLOWER;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ impl Core {
             policy_hex: HEXLOWER.encode(&inner.state.policy.encode()),
             charter_hex: HEXLOWER.encode(&inner.state.charter.encode()),
             blocks: blocks.collect(),
+            lifeline_hex: inner.state.lifeline.as_ref().map(|item| HEXLOWER.encode(&item.encode())),
         })
     }
 
@@ -76,27 +78,49 @@ impl Core {
         Ok(changes)
     }
 
-    /// Keeps a lifeline if it is the admin's and newer than the one that is known; says whether it is.
-    pub fn note_lifeline(&self, item: SignedItem) -> Result<bool, EngineError> {
-        let keys = &self.keys;
-        let open = |item: &SignedItem| open_lifeline(item, &keys.admin_public, &keys.record, &keys.database);
-        let Some(policy) = open(&item) else { return Ok(false) };
-        let mut inner = self.inner();
-        let known = inner.state.lifeline.as_ref().and_then(open);
-        let newer = known.is_none_or(|known| policy.supersedes(&known));
-        if newer {
-            inner.state.lifeline = Some(item);
-            self.save(&inner)?;
+    /// Takes a rotation that this device's admin announced, if nothing moved since its ground was asked for.
+    pub fn rotate(&self, announced: &Announced, ground: &Ground) -> Result<Changes, EngineError> {
+        let _work = self.work.lock();
+        let head = self.tree()?.flush()?;
+        {
+            let mut inner = self.inner();
+            self.install(&mut inner, &head);
+            if self.ground_of(&inner, &head)? != *ground {
+                return Err(EngineError::Moved);
+            }
         }
-        Ok(newer)
+        match self.follow_now(announced, true)? {
+            Followed::Turned(changes) => Ok(changes),
+            Followed::LeftOut(_) => {
+                Err(EngineError::Usage("the new keys are not sealed to this device".into()))
+            }
+            Followed::Nothing => {
+                Err(EngineError::Usage("the rotation is not signed by this database's admin key".into()))
+            }
+        }
+    }
+
+    /// Keeps a lifeline if it is the admin's and newer than the one that is known; tells what is new then.
+    pub fn note_lifeline(&self, item: SignedItem) -> Result<Option<Lifeline>, EngineError> {
+        let Some(told) = self.keys.open_lifeline(&item) else { return Ok(None) };
+        let mut inner = self.inner();
+        let known = inner.state.lifeline.as_ref().and_then(|item| self.keys.open_lifeline(item));
+        if known.is_some_and(|known| !told.supersedes(&known)) {
+            return Ok(None);
+        }
+        inner.state.lifeline = Some(item);
+        self.save(&inner)?;
+        Ok(Some(told))
+    }
+
+    /// What the lifeline says that is known here.
+    pub fn lifeline(&self) -> Option<Lifeline> {
+        self.inner().state.lifeline.as_ref().and_then(|item| self.keys.open_lifeline(item))
     }
 
     /// The higher of two: a record's policy, and that of the lifeline.
     pub fn highest_policy(&self, told: Policy) -> Policy {
-        let keys = &self.keys;
-        let lifeline = self.inner().state.lifeline.clone();
-        let known =
-            lifeline.and_then(|item| open_lifeline(&item, &keys.admin_public, &keys.record, &keys.database));
+        let known = self.lifeline().and_then(|lifeline| lifeline.policy);
         known.filter(|known| known.supersedes(&told)).unwrap_or(told)
     }
 
@@ -134,8 +158,9 @@ impl Core {
         // Behind the last flush lie the catalogue and the commit of the last publication: the next ones build on them.
         let draft = Arc::new(self.store.draft(&tree.draft().snapshot()?)?);
         for (number, block) in &charter.blocks {
-            let same_life =
-                inner.state.charter.blocks.get(number).is_some_and(|known| known.birth == block.birth);
+            let before = inner.state.charter.blocks.get(number).filter(|before| before.birth == block.birth);
+            let same_life = before.is_some();
+            let rekeyed = before.is_some_and(|before| before.epoch != block.epoch);
             let root = head.roots.get(number).copied().flatten().filter(|_| same_life);
             if !same_life {
                 entries.remove(number);
@@ -151,6 +176,10 @@ impl Core {
                 entries.insert(*number, floor);
                 roots.insert(*number, root);
                 continue;
+            }
+            // Under new keys it is signed anew, or comes from others.
+            if rekeyed {
+                entries.remove(number);
             }
             let forbidden = !self.may_write(policy, charter, *number);
             if forbidden && (edited || !counts && own.contains(number)) {

@@ -110,7 +110,8 @@ impl Driver {
         // Saved with the next commit: a number that is used twice after a power cut leads to a merge, not to a loss.
         {
             let mut inner = self.core.inner();
-            if inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
+            let current = item.key == self.core.keys.database_public;
+            if current && inner.state.accepted.as_ref().is_none_or(|known| item.seq >= known.seq) {
                 inner.state.accepted = Some(item.clone());
             }
         }
@@ -145,6 +146,7 @@ impl Driver {
                     self.clone().answer(net, from, infohash, bases).await;
                 }
                 Event::Said(_, Message::Kept(seq)) => self.tell(Input::Kept(seq)),
+                Event::Said(_, Message::Moved(moved)) => self.hear_of_move(net, *moved).await,
                 Event::Said(..) => {}
             }
         }

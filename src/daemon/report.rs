@@ -11,6 +11,10 @@ use std::sync::atomic::Ordering;
 /// A record that nobody confirmed for so long may be an old one that somebody holds in front of us.
 pub(super) const STALE_SECONDS: f64 = 86_400.0;
 
+/// What a device is told that a rotation left out.
+pub(super) const LEFT_OUT: &str = "this device was left out when the database moved to new keys: what is here stays readable, nothing newer comes, \
+     and what is changed here reaches nobody; ask the admin for a new link";
+
 /// What a capability is called.
 pub fn kind_name(kind: Kind) -> &'static str {
     kind.name()
@@ -76,6 +80,8 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
     });
     let newest = state.head.and_then(|head| inner.versions.get(&head.infohash)).map(|version| &version.image);
     let image = newest.filter(|newest| newest.bytes() > inner.image.bytes()).unwrap_or(&inner.image);
+    let ahead = state.lifeline.as_ref().and_then(|item| core.keys.open_lifeline(item));
+    let ahead = ahead.is_some_and(|lifeline| lifeline.generation() > core.keys.generation());
     let published = pending_bytes == 0 && state.head.is_some() && driver.is_none_or(Driver::published_all);
     let confirmed_seconds_ago = driver.and_then(Driver::confirmed_seconds_ago);
     let record_time = core.record_time(&inner);
@@ -124,6 +130,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         share: None,
         transfers: driver.map_or(Vec::new(), transfers),
         warnings: [
+            moved_warnings(core, ahead).into_iter().collect(),
             core.dead_link(state),
             warnings(confirmed_seconds_ago, driver, serving, newest_named, freshness),
         ]
@@ -157,6 +164,11 @@ fn transfers(driver: &Driver) -> Vec<TransferStatus> {
         done_bytes: total_bytes.saturating_sub(missing),
     };
     driver.transfers().into_iter().map(transfer).collect()
+}
+
+fn moved_warnings(core: &Core, ahead: bool) -> Option<String> {
+    let waiting = "the database moved to new keys, and nobody was found yet who passes them on";
+    ahead.then(|| if core.left_out().is_some() { LEFT_OUT.into() } else { waiting.into() })
 }
 
 fn warnings(

@@ -329,7 +329,10 @@ impl Core {
         // The difference is taken to what the head version itself shows, if that is what is in force here.
         let told = old.and_then(|old| Some((old, old.image.as_ref()?, old.told.get(&number)?)));
         let delta = match told {
-            Some((old, image, told)) if ours.is_some_and(|ours| ours.entry == told.entry) => {
+            // Under new keys another entry may stand over the same state.
+            Some((old, image, told))
+                if ours.is_some_and(|ours| ours.entry == told.entry || ours.root() == told.root()) =>
+            {
                 let source = ImageSource::new(&self.store, image);
                 let map = Map::new(&keys, &source, self.tree_nodes());
                 if !old.diverging.is_empty() {

@@ -9,7 +9,7 @@ use super::node::{Bounds, Node};
 use super::path::Path;
 use super::read::Trust;
 use super::{Edit, Emit, Entry, KEY_BYTES_MAX, LEVEL_MAX, Map, MapError, Root, VALUE_BYTES_MAX};
-use crate::base::Place;
+use crate::base::{Id, Place};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -210,12 +210,21 @@ impl<'w, S: Emit + ?Sized> Work<'w, S> {
 
     /// Seals a node and emits it.
     pub(super) fn emit(&mut self, node: Node) -> Result<Root, MapError> {
+        self.emit_of(None, node)
+    }
+
+    /// The same for a node that has its id already, and only names other places.
+    pub(super) fn emit_of(&mut self, id: Option<&Id>, node: Node) -> Result<Root, MapError> {
         if node.level > LEVEL_MAX {
             return Err(MapError::TooHigh);
         }
         let encoded = node.encode();
         let mut sealed = Vec::new();
-        let id = self.map.keys.seal_node(node.level, &encoded.logical, &encoded.placements, &mut sealed);
+        let (keys, level) = (self.map.keys, node.level);
+        let id = match id {
+            Some(id) => keys.reseal_node(id, level, &encoded.logical, &encoded.placements, &mut sealed),
+            None => keys.seal_node(level, &encoded.logical, &encoded.placements, &mut sealed),
+        };
         let place = self.sink.emit(&sealed)?;
         self.emitted.push(place);
         let root = Root { level: node.level, id, place };

@@ -54,7 +54,7 @@ impl Moving<'_, dyn Relocate + '_> {
             return Ok(*at);
         }
         let entries = entries.unwrap_or_else(|| node.entries.clone());
-        let moved = self.work.emit(Node { level: node.level, entries })?;
+        let moved = self.work.emit_of(Some(&at.id), Node { level: node.level, entries })?;
         self.work.free(at.place);
         Ok(moved)
     }

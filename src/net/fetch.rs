@@ -115,7 +115,13 @@ impl Fetch {
             let progress = served.progress();
             let torrent = self
                 .inner
-                .add(self.infohash, metainfo, served, &incoming.have(), Wanting::All(self.sources.list()))
+                .add(
+                    self.infohash,
+                    metainfo.torrent_bytes(),
+                    served,
+                    &incoming.have(),
+                    Wanting::All(self.sources.list()),
+                )
                 .await?;
             self.life = Some(torrent.life);
             self.patience.new_life();

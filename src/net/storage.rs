@@ -29,6 +29,8 @@ pub(super) enum Content {
     Image(Arc<Store>, Image),
     /// A version being fetched.
     Incoming(Arc<Incoming>),
+    /// A few bytes.
+    Fixed(Vec<u8>),
 }
 
 /// How far a fetch is.
@@ -57,10 +59,20 @@ impl Served {
         let complete = match &content {
             Content::Image(store, image) => store.is_whole(image),
             Content::Incoming(incoming) => incoming.complete(),
+            Content::Fixed(_) => true,
         };
+        Served::of(metainfo.hashes.length, metainfo.hashes.image_bytes, complete, content)
+    }
+
+    /// A few bytes that are all there, in pieces of the shortest length.
+    pub(super) fn fixed(bytes: Vec<u8>) -> Arc<Served> {
+        Served::of(PieceLength::MIN, bytes.len() as u64, true, Content::Fixed(bytes))
+    }
+
+    fn of(length: PieceLength, image_bytes: u64, complete: bool, content: Content) -> Arc<Served> {
         Arc::new(Served {
-            length: metainfo.hashes.length,
-            image_bytes: metainfo.hashes.image_bytes,
+            length,
+            image_bytes,
             content: RwLock::new(content),
             staging: Mutex::default(),
             progress: watch::Sender::new(Progress { complete, ..Progress::default() }),
@@ -99,6 +111,11 @@ impl Served {
         match &*self.content.read() {
             Content::Image(store, image) => store.read(image, offset, buffer)?,
             Content::Incoming(incoming) => incoming.read(offset, buffer)?,
+            Content::Fixed(bytes) => {
+                let start = usize::try_from(offset)?;
+                let run = bytes.get(start..start + buffer.len()).context("a read beyond the bytes")?;
+                buffer.copy_from_slice(run);
+            }
         }
         Ok(())
     }

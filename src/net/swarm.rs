@@ -123,8 +123,17 @@ impl Swarm {
         }
         let have = store.have(image, metainfo.hashes.length);
         let served = Served::new(metainfo, content);
-        let torrent = self.0.add(infohash, metainfo, served, &have, Wanting::Nothing).await?;
+        let torrent = self.0.add(infohash, metainfo.torrent_bytes(), served, &have, Wanting::Nothing).await?;
         torrent.until_live().await
+    }
+
+    /// Serves a torrent file of one piece, and with it its info dictionary, to whoever asks.
+    pub async fn carry(&self, infohash: InfoHash, torrent: Vec<u8>, file: &[u8]) -> Result<(), NetError> {
+        if self.0.torrent(infohash).is_some() {
+            return Ok(());
+        }
+        let served = Served::fixed(file.to_vec());
+        self.0.add(infohash, torrent, served, &[true], Wanting::Nothing).await?.until_live().await
     }
 
     /// The bencoded info dictionary of `infohash`, from whichever of `peers` delivers it first. It hashes to the
@@ -282,7 +291,7 @@ impl Inner {
     pub(super) async fn add(
         &self,
         infohash: InfoHash,
-        metainfo: &Metainfo,
+        torrent: Vec<u8>,
         served: Arc<Served>,
         have: &[bool],
         wanting: Wanting,
@@ -304,8 +313,7 @@ impl Inner {
             storage_factory: Some(served.factory()),
             ..AddTorrentOptions::default()
         };
-        let added =
-            self.session.add_torrent(AddTorrent::from_bytes(metainfo.torrent_bytes()), Some(options)).await;
+        let added = self.session.add_torrent(AddTorrent::from_bytes(torrent), Some(options)).await;
         self.nodelay.opened();
         match added {
             Ok(AddTorrentResponse::Added(_, handle)) => {

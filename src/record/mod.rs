@@ -2,6 +2,7 @@
 //! one encoding each, and the rule that says whose entry counts.
 
 mod admit;
+mod announcement;
 mod charter;
 mod commit;
 mod content;
@@ -14,6 +15,7 @@ mod value;
 mod vector;
 
 pub use admit::{Refusal, admit, next_counter, next_floor, rank, still_counts};
+pub use announcement::{ANNOUNCEMENT_BYTES_MAX, Announcement};
 pub use charter::{
     BlockCharter, CHARTER_BYTES_MAX, Charter, Floor, MEMBERS_MAX, Members, PATH_BYTES_MAX,
     PATH_COMPONENT_BYTES_MAX, Quota, genesis_charter,
@@ -23,7 +25,7 @@ pub use content::content_root;
 pub use entry::{BlockEntry, ENTRY_BYTES_MAX, PARENTS_MAX, RootRef};
 pub use error::RecordError;
 pub use item::SignedItem;
-pub use lifeline::{open_lifeline, sign_lifeline};
+pub use lifeline::{Lifeline, Moved, open_lifeline, sign_lifeline};
 pub use policy::{Mode, Policy, UnknownMode};
 pub use value::{BLOCKS_MAX, RECORD_BYTES, Record, VERSIONS_MAX, VersionRef};
 pub use vector::{Maker, Seen, Stamp, VECTOR_MAKERS_MAX, Vector};

@@ -8,6 +8,11 @@ use super::signals::{Heard, Poll};
 const REPLACED_MAX: u32 = 6;
 
 impl Machine {
+    /// Goes on counting polls from those of a machine before it: who waits for one more waits for this one's.
+    pub fn count_polls_from(&mut self, polls: u64) {
+        self.polls_done = polls;
+    }
+
     pub(super) fn polled(&mut self, poll: Poll, now: Millis, dice: u64) {
         self.polling = false;
         self.hurry = false;

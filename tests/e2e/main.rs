@@ -31,6 +31,7 @@ mod quota;
 mod reach;
 mod reader;
 mod repair;
+mod rotate;
 mod share;
 mod share_faults;
 mod share_random;

@@ -15,6 +15,7 @@ mod harness;
 mod liar;
 mod lies;
 mod minute;
+mod moves;
 mod observer;
 mod owners;
 #[allow(dead_code)]

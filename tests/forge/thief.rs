@@ -199,6 +199,21 @@ impl Thief {
         self.put_value(&record.encode_sealed(&self.core.keys.record))
     }
 
+    /// The item under the admin's key.
+    pub fn lifeline(&self) -> Option<SignedItem> {
+        let found = self.runtime.block_on(self.dht.get(&self.core.keys.admin_public, None)).ok()?;
+        found.items.into_iter().next()
+    }
+
+    /// Puts garbage under the last number that there is.
+    pub fn burn(&self) {
+        let key = self.core.keys.database_key.as_ref().unwrap();
+        let item = SignedItem::sign(key, i64::MAX, vec![7; 995]);
+        wait_until("the last number is in the DHT", || {
+            self.runtime.block_on(self.dht.put(&item, None)).is_ok()
+        });
+    }
+
     /// Puts any value above whatever is there; says under which number.
     pub fn put_value(&self, value: &[u8]) -> i64 {
         let mut seq = 0;

@@ -192,7 +192,8 @@ pub fn lifeline(inputs: &Lines) -> Builder {
         signature: Signature(array(inputs, "signature")),
     };
     let (admin, key) = (PublicKey(array(inputs, "admin")), Secret::new(array(inputs, "record key")));
-    match open_lifeline(&item, &admin, &RecordKey::new(key), &database_id(&admin)) {
+    let said = open_lifeline(&item, &admin, &[RecordKey::new(key)], &database_id(&admin));
+    match said.and_then(|lifeline| lifeline.policy) {
         Some(policy) => accepted().hex("policy", &policy.encode()),
         None => refused("lifeline"),
     }
@@ -263,6 +264,9 @@ pub fn message(inputs: &Lines) -> Builder {
             .text("piece", run.piece.0)
             .hex(&format!("run at {}", run.offset), &run.bytes),
         Message::Lack(lacking) => describe_pieces("lack", &lacking),
+        Message::Moved(moved) => {
+            accepted().text("kind", "moved").text("seq", moved.item.seq).hex("info", &moved.info)
+        }
         Message::Keeps(kept) => {
             kept.iter().fold(accepted().text("kind", "keeps"), |out, infohash| out.text("infohash", infohash))
         }

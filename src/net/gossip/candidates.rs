@@ -96,6 +96,14 @@ impl Candidates {
         }
     }
 
+    /// All are as good as new: what they failed of is over.
+    pub(super) fn afresh(&mut self) {
+        for candidate in self.0.values_mut() {
+            (candidate.failures, candidate.next) = (0, Instant::now() + PAUSE_MIN);
+            candidate.leads_to = None;
+        }
+    }
+
     /// At an address there is a neighbour that is connected over another one.
     pub(super) fn leads_to(&mut self, address: &SocketAddr, neighbour: [u8; 16]) {
         if let Some(candidate) = self.0.get_mut(address) {

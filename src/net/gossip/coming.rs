@@ -34,7 +34,8 @@ pub(super) async fn accept_all(inner: Weak<Inner>, listener: TcpListener, stop: 
                     state.greeting += 1;
                 }
                 tokio::spawn(async move {
-                    let linked = link::accept(stream, &inner.secret, inner.limit_down).await;
+                    let secret = inner.secret.lock().clone();
+                    let linked = link::accept(stream, &secret, inner.limit_down).await;
                     let ended = match linked {
                         Ok(link) => inner.clone().converse(link, from, false).await,
                         Err(error) => {

@@ -26,6 +26,10 @@ const ASK: u8 = 33;
 const PIECE: u8 = 34;
 const LACK: u8 = 35;
 const KEEPS: u8 = 36;
+/// The kind of [`Message::Moved`].
+const MOVED: u8 = 37;
+/// The longest info dictionary with the announcement of a rotation.
+const ANNOUNCEMENT_BYTES_MAX: usize = (3 << 20) + 256;
 /// Versions that one message says are kept; a record names five.
 const KEEPS_MAX: usize = 8;
 /// The longest message.
@@ -65,6 +69,17 @@ pub enum Message {
     Lack(Pieces),
     /// The sender has all of these versions and gives nothing of them up to save room; of others that is not so.
     Keeps(Vec<InfoHash>),
+    /// The database moved to other keys.
+    Moved(Box<Move>),
+}
+
+/// What says so, and what leads there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The lifeline.
+    pub item: SignedItem,
+    /// The info dictionary that it names.
+    pub info: Vec<u8>,
 }
 
 /// Pieces of a version by their numbers: ascending, at least one, at most [`ASKED_MAX`].
@@ -172,6 +187,7 @@ impl Message {
                 writer.u8(PIECE).raw(&run.infohash.0).u32(run.piece.0).u32(run.offset).bytes(&run.bytes);
             }
             Message::Lack(lacking) => lacking.encode(writer.u8(LACK)),
+            Message::Moved(moved) => _ = writer.u8(MOVED).bytes(&moved.item.encode()).bytes(&moved.info),
             Message::Keeps(kept) => {
                 writer.u8(KEEPS).varint(kept.len() as u64);
                 kept.iter().for_each(|infohash| _ = writer.raw(&infohash.0));
@@ -213,6 +229,11 @@ impl Message {
             ASK => Message::Ask(Pieces::decode(&mut reader)?),
             PIECE => Message::Piece(Run::decode(&mut reader)?),
             LACK => Message::Lack(Pieces::decode(&mut reader)?),
+            MOVED => {
+                let item = SignedItem::decode(reader.bytes(ITEM_BYTES_MAX)?)?;
+                let info = reader.bytes(ANNOUNCEMENT_BYTES_MAX)?.to_vec();
+                Message::Moved(Box::new(Move { item, info }))
+            }
             KEEPS => {
                 let count = reader.bounded(KEEPS_MAX)?;
                 let kept = (0..count).map(|_| Ok(InfoHash(reader.array()?)));

@@ -7,10 +7,14 @@ mod doubt;
 mod link;
 mod message;
 mod neighbours;
+mod options;
 mod own;
 mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use message::{ASKED_MAX, Delta, Message, NEWS_BYTES_MAX, News, PIECES_MAX, Pieces, RUN_BYTES_MAX, Run};
-pub use neighbours::{Event, Gossip, GossipOptions, Neighbour, NeighbourId};
+pub use message::{
+    ASKED_MAX, Delta, Message, Move, NEWS_BYTES_MAX, News, PIECES_MAX, Pieces, RUN_BYTES_MAX, Run,
+};
+pub use neighbours::{Event, Gossip, NeighbourId};
+pub use options::{GossipOptions, Neighbour};

@@ -5,6 +5,7 @@ use super::coming;
 use super::doubt::Pulse;
 use super::link::{self, Allowance, Incoming, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
+use super::options::{GossipOptions, Neighbour};
 use super::own::{is_of_use, is_own, own_addresses};
 use super::queue::{Queue, Waiting};
 use crate::crypt::Secret;
@@ -34,34 +35,6 @@ const EVENTS_MAX: usize = 256;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NeighbourId(u64);
 
-/// How to take part.
-#[derive(Clone)]
-pub struct GossipOptions {
-    /// Where to listen; another port is taken if this one is not free.
-    pub listen: SocketAddr,
-    /// Where peers find this device's torrents.
-    pub torrent_port: u16,
-    /// What all neighbours hold.
-    pub secret: Secret,
-    /// Bytes a second sent to all neighbours.
-    pub limit_up: Option<u32>,
-    /// Bytes a second read from each.
-    pub limit_down: Option<u32>,
-}
-
-/// A neighbour, for status and as a source of torrents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    /// The connection.
-    pub id: NeighbourId,
-    /// Where it serves torrents.
-    pub torrents: SocketAddr,
-    /// From where it takes part.
-    pub gossip: SocketAddr,
-    /// Since when.
-    pub since: Instant,
-}
-
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
@@ -84,7 +57,7 @@ pub(super) struct Handle {
 
 pub(super) struct Inner {
     own: Hello,
-    pub(super) secret: Secret,
+    pub(super) secret: Mutex<Secret>,
     listen: SocketAddr,
     events: mpsc::Sender<Event>,
     pub(super) state: Mutex<State>,
@@ -146,7 +119,7 @@ impl Gossip {
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             own: Hello { id, gossip_port: listen.port(), torrent_port: options.torrent_port },
-            secret: options.secret,
+            secret: Mutex::new(options.secret),
             listen,
             events,
             state: Mutex::default(),
@@ -195,6 +168,21 @@ impl Gossip {
         if let Some(neighbour) = self.0.inner.state.lock().neighbours.get(&from) {
             neighbour.end.cancel();
         }
+    }
+
+    /// From now on neighbours hold another secret: those who are connected are left, and looked for again.
+    pub fn rekey(&self, secret: Secret) {
+        let inner = &self.0.inner;
+        *inner.secret.lock() = secret;
+        let mut state = inner.state.lock();
+        let known: Vec<SocketAddr> = state.neighbours.values().map(|neighbour| neighbour.gossip).collect();
+        state.neighbours.values().for_each(|neighbour| neighbour.end.cancel());
+        for address in known {
+            state.candidates.add(address, false);
+        }
+        state.candidates.afresh();
+        drop(state);
+        inner.wake.notify_one();
     }
 
     /// Who is connected.
@@ -264,7 +252,8 @@ impl Inner {
         let began = Instant::now();
         let linked = async {
             let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
-            link::dial(stream, &self.secret, self.limit_down).await
+            let secret = self.secret.lock().clone();
+            link::dial(stream, &secret, self.limit_down).await
         };
         let ended = match linked.await {
             Ok(link) => {
