@@ -29,7 +29,9 @@ impl Core {
             else {
                 continue;
             };
-            if self.check_entry(theirs, None, (&policy, &charter), *number, &arrived, None).is_err() {
+            if self.check_entry(theirs, None, (&policy, &charter), *number, &arrived, None).is_err()
+                || self.excess(*number, &charter, &arrived)?.is_some()
+            {
                 continue;
             }
             let Some(keys) = self.keys.block(*number, block) else {
