@@ -267,3 +267,38 @@ fn an_interrupted_rotation_is_finished_at_the_next_start() {
     });
     await_agreement(&[&a, &b, &late]);
 }
+
+/// A recovery sheet is of the time before all rotations; the admin key on it opens what came since.
+#[test]
+fn a_recovery_sheet_leads_to_the_keys_of_today() {
+    let world = World::new();
+    let a = world.device("a");
+    let sheet = world.place("sheet").join("recovery.txt");
+    let bootstrap = world.bootstrap();
+    let network = ["--bootstrap", &bootstrap, "--listen", "127.0.0.1:0", "--poll-interval", "0.5"];
+    let create = ["create", NAME, "--no-passphrase", "--recovery", sheet.to_str().unwrap()];
+    a.ok(&[&create[..], &network].concat());
+    a.mount();
+    a.write("before", b"before");
+    a.sync();
+    a.json(&["rotate", NAME, "--keep-known"]);
+    a.write("after", b"after");
+    a.sync();
+    let c = world.device("c");
+    let text = std::fs::read_to_string(&sheet).unwrap();
+    c.join(text.lines().find(|line| line.starts_with("kilofs:recovery:")).unwrap());
+    c.mount();
+    // An engine has no admin key: it can only say that there is more.
+    wait_until("it is known that the database moved", || warned(&c, "left out"));
+    c.umount();
+    c.mount();
+    c.awaits("after", b"after");
+    c.awaits("before", b"before");
+    assert_eq!((key(&c), &c.status()["capability"]), (key(&a), &Value::from("admin")));
+    assert!(!warned(&c, "left out"));
+    c.write("from-c", b"c");
+    a.awaits("from-c", b"c");
+    c.json(&["block", NAME, "add", "/docs"]);
+    wait_until("a has the block", || a.path("docs").is_dir());
+    await_agreement(&[&a, &c]);
+}
