@@ -40,7 +40,7 @@ pub struct Block {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Make directories blocks; each is made if it does not exist, and must be empty if it does
+    /// Make directories blocks, with all that is in them; each is made if it does not exist
     Add(New),
     /// Say how much a block may hold
     Quota {
@@ -51,10 +51,13 @@ enum Action {
     },
     /// List the blocks
     List,
-    /// Make an empty block a plain directory again
+    /// Make a block a plain directory again
     Remove {
         /// Its number, or its path from the database's root
         block: OsString,
+        /// What is in it stays there, in the block around; without this it must be empty
+        #[arg(long)]
+        keep: bool,
     },
 }
 
@@ -115,7 +118,7 @@ pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
         }
         Action::Quota { block, limits } => set_quota(context, &name, &block, &limits),
         Action::List => list(context, &name),
-        Action::Remove { block } => remove(context, &name, &block),
+        Action::Remove { block, keep } => remove(context, &name, &block, keep),
     }
 }
 
@@ -133,9 +136,9 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
         (Mode::Owner, None) => return Err(nobodys()),
         (_, owner) => owner.map(|owner| admin.device(&owner)).transpose()?,
     };
-    admin.prepare(paths.iter().map(Vec::as_slice))?;
+    let empty = admin.prepare(paths.iter().map(Vec::as_slice))?;
     let births = paths.iter().map(|_| random().map(Birth)).collect::<Result<Vec<_>, _>>()?;
-    let numbers = admin.enact(|terms| {
+    let change = |terms: &mut Terms| {
         let numbers = numbers_for(terms, &paths)?;
         for ((path, number), birth) in paths.iter().zip(&numbers).zip(&births) {
             terms.set_mode(*number, mode);
@@ -145,7 +148,8 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
             terms.charter.blocks.insert(*number, block);
         }
         Ok(numbers)
-    })?;
+    };
+    let numbers = if empty { admin.enact(change)? } else { admin.recut(change)? };
     let shown_path = |path: &[u8]| format!("/{}", shown(path));
     let added = |(path, number): (&Vec<u8>, &BlockNumber)| {
         json!({
@@ -179,7 +183,7 @@ fn listed_in(file: &Path) -> Result<Vec<OsString>, Failure> {
     Ok(lines.map(|line| OsStr::from_bytes(line).to_owned()).collect())
 }
 
-/// Refuses the root, and paths of which one is or contains another: the outer directory would not be empty.
+/// Refuses the root, and paths of which one is or contains another.
 fn apart(paths: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Failure> {
     let usage = |message: String| Err(Failure::new(FailureKind::Usage, message));
     let mut seen = HashSet::new();
@@ -268,24 +272,24 @@ fn list(context: &Context, name: &Name) -> Outcome {
     context.output.result(&status.blocks, |list| blocks(list))
 }
 
-fn remove(context: &Context, name: &Name, block: &OsStr) -> Outcome {
+fn remove(context: &Context, name: &Name, block: &OsStr, keep: bool) -> Outcome {
     let mut admin = Admin::open(context, name)?;
-    // A directory that would do for a new block is empty.
     let (number, path) = removable(&admin.terms()?, block)?;
-    admin.prepare([path.as_slice()]).map_err(|failure| match failure.kind {
-        FailureKind::Usage => {
-            Failure::failed(format!("block {number} is not empty: move what is in it elsewhere first"))
-        }
-        _ => failure,
-    })?;
-    let (number, path) = admin.enact(|terms| {
+    let empty = admin.prepare([path.as_slice()])?;
+    if !empty && !keep {
+        return Err(Failure::failed(format!(
+            "block {number} is not empty: move what is in it elsewhere first, or let it stay there with --keep"
+        )));
+    }
+    let change = |terms: &mut Terms| {
         let (number, path) = removable(terms, block)?;
         terms.charter.blocks.remove(&number);
         terms.set_mode(number, Mode::ReadWrite);
         let last = terms.charter.blocks.keys().next_back().map_or(0, |last| usize::from(last.0));
         terms.modes.truncate(last + 1);
         Ok((number, path))
-    })?;
+    };
+    let (number, path) = if empty { admin.enact(change)? } else { admin.recut(change)? };
     let path = format!("/{}", shown(&path));
     let removed = json!({ "number": number.0, "path": path });
     context.output.result(&removed, |_| format!("{path} is no block any more"))

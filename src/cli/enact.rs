@@ -12,7 +12,7 @@ use crate::crypt::link::{Capability, Kind};
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::crypt::secret::Secret;
 use crate::daemon::answers::Held;
-use crate::daemon::control::{Failure, FailureKind, Ground, Request};
+use crate::daemon::control::{Failure, FailureKind, Ground, Recutting, Request};
 use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
 use crate::daemon::moves::Announced;
@@ -29,6 +29,8 @@ use std::time::Duration;
 /// How often a change is made anew when the database has moved on meanwhile.
 const ATTEMPTS_MAX: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(100);
+/// A subtree that goes into a block or back is sealed again, all of it.
+const RECUT_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
 /// The policy and charter in force, and what the next ones will be.
 pub struct Terms {
@@ -220,22 +222,54 @@ impl<'a> Admin<'a> {
         text.among(&known)
     }
 
-    /// Makes sure that there is an empty directory at each path.
-    pub fn prepare<'p>(&mut self, paths: impl IntoIterator<Item = &'p [u8]>) -> Result<(), Failure> {
+    /// Makes sure that there is a directory at each path; tells whether all of them are empty.
+    pub fn prepare<'p>(&mut self, paths: impl IntoIterator<Item = &'p [u8]>) -> Result<bool, Failure> {
         let paths_hex = paths.into_iter().map(|path| HEXLOWER.encode(path)).collect();
-        self.session.ask(Request::Prepare { paths_hex }).map(drop)
+        Ok(self.session.ask(Request::Prepare { paths_hex })?["empty"] == true)
     }
 
     /// Makes one change: `change` edits the terms in force, again if the database has moved on meanwhile, and returns
     /// what the command reports.
-    pub fn enact<T>(
+    pub fn enact<T>(&mut self, change: impl FnMut(&mut Terms) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.enact_with(change, |_, terms| Ok(terms))
+    }
+
+    /// The same for a change that moves a border between blocks: the engine makes the maps on both sides first, which are
+    /// the floors of these blocks.
+    pub fn recut<T>(&mut self, change: impl FnMut(&mut Terms) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.enact_with(change, |session, mut terms| {
+            let charter_hex = HEXLOWER.encode(&terms.charter.encode());
+            let answer = session.ask_within(Request::Recut { charter_hex }, RECUT_DEADLINE)?;
+            let Recutting { ground, floors } = understood(answer)?;
+            let same = ground.policy_hex == terms.ground.policy_hex;
+            if !same || ground.charter_hex != terms.ground.charter_hex {
+                return Err(Failure::new(FailureKind::Moved, "the policy has changed meanwhile"));
+            }
+            terms.ground = ground;
+            for floor in floors {
+                if let Some(block) = terms.charter.blocks.get_mut(&BlockNumber(floor.number)) {
+                    let root = floor.root.as_deref().and_then(Id::from_hex);
+                    block.floor = Floor { counter: floor.counter, root };
+                }
+            }
+            Ok(terms)
+        })
+    }
+
+    fn enact_with<T>(
         &mut self,
         mut change: impl FnMut(&mut Terms) -> Result<T, Failure>,
+        prepare: impl Fn(&mut Session<'a>, Terms) -> Result<Terms, Failure>,
     ) -> Result<T, Failure> {
         for attempt in 1..=ATTEMPTS_MAX {
             let mut terms = self.terms()?;
             let report = change(&mut terms)?;
-            match self.session.ask(self.sign(terms)?) {
+            let prepared = prepare(&mut self.session, terms);
+            let enacted = match prepared {
+                Ok(terms) => self.sign(terms).and_then(|request| self.session.ask(request)),
+                Err(failure) => Err(failure),
+            };
+            match enacted {
                 Ok(_) => return Ok(report),
                 Err(failure) if failure.kind == FailureKind::Moved => sleep(PAUSE * attempt),
                 Err(failure) => return Err(failure),

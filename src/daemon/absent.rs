@@ -7,6 +7,7 @@ use crate::image::{Image, StoreError};
 use crate::map::{FetchError, Map, MapError, Root};
 use crate::record::VersionRef;
 use crate::tree::merge::MergeError;
+use crate::tree::recut::RecutError;
 use crate::tree::verify::Stopped;
 use crate::tree::{ImageSource, TreeError};
 
@@ -100,7 +101,9 @@ fn of_map(error: &MapError) -> Option<Place> {
 pub fn absent_place(error: &EngineError) -> Option<Place> {
     match error {
         EngineError::Store(error) | EngineError::Tree(TreeError::Store(error)) => of_store(error),
-        EngineError::Map(error) | EngineError::Merge(MergeError::Map(error)) => of_map(error),
+        EngineError::Map(error)
+        | EngineError::Merge(MergeError::Map(error))
+        | EngineError::Recut(RecutError::Map(error)) => of_map(error),
         EngineError::Tree(TreeError::Absent(place)) => Some(*place),
         EngineError::Tree(TreeError::Map(error)) => of_map(error),
         _ => None,

@@ -1,10 +1,12 @@
 //! Makes an arrived version, or its merge with what was changed here, the working head.
 
+use super::allowance::limit;
 use super::conflicts::note_conflicts;
 use super::core::{Core, Inner, Listed, now_seconds};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::graft;
+use super::recut::{Across, Aside};
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
 use super::versions::Version as KeptVersion;
@@ -28,23 +30,26 @@ const BASES_MAX: usize = 4;
 const POSTPONEMENTS_MAX: u32 = 3;
 
 /// What this device stands on when a version arrives.
-struct Ours {
-    head: Head,
-    state: State,
-    entries: BTreeMap<BlockNumber, Listed>,
-    heads: Vec<(Id, Arc<Commit>)>,
+pub(super) struct Ours {
+    pub head: Head,
+    pub state: State,
+    pub entries: BTreeMap<BlockNumber, Listed>,
+    pub heads: Vec<(Id, Arc<Commit>)>,
     /// Blocks with changes that no version holds.
-    dirty: BTreeSet<BlockNumber>,
+    pub dirty: BTreeSet<BlockNumber>,
     /// The arrived version stands on all of [`Ours::heads`].
-    covered: bool,
+    pub covered: bool,
     /// The base of a merge, unless nobody has it; then, in pairs, what crossed it and what that one and the base stand on.
-    bases: Vec<Base>,
+    pub bases: Vec<Base>,
+    /// Changes that a policy which comes with the version forbids.
+    pub aside: Aside,
 }
 
 /// A version that a merge starts from.
-struct Base {
-    image: Image,
+pub(super) struct Base {
+    pub image: Image,
     entries: BTreeMap<BlockNumber, Listed>,
+    pub roots: BTreeMap<BlockNumber, Option<Root>>,
 }
 
 impl Ours {
@@ -55,7 +60,7 @@ impl Ours {
     }
 
     /// Whether this device's side of a block has moved since the base.
-    fn moved(&self, number: &BlockNumber) -> bool {
+    pub(super) fn moved(&self, number: &BlockNumber) -> bool {
         let entry = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
         let base = self.bases.first().and_then(|base| base.entries.get(number));
         self.dirty.contains(number) || !self.covered && entry(self.entries.get(number)) != entry(base)
@@ -93,9 +98,13 @@ impl Core {
         arrived: &Arrived,
         plan: &Plan,
         patience: Instant,
+        across: Option<&Across>,
     ) -> Result<Option<Taken>, EngineError> {
         let tree = self.tree()?;
-        let ours = self.ours(arrived, patience)?;
+        let mut ours = self.ours(arrived, patience)?;
+        if let Some(across) = across {
+            ours.aside = self.bring_across(&mut ours, plan, across)?;
+        }
         let mine = ours.heads.iter().any(|(_, commit)| commit.device == self.keys.device.public());
         let others_business = self.keys.publishes() && !mine && ours.dirty.is_empty();
         if !ours.covered && others_business && self.postpone(arrived.reference.infohash) {
@@ -199,14 +208,15 @@ impl Core {
         let bases = self.open_bases(&inner, &found)?;
         let (state, entries, heads) = (inner.state.clone(), inner.entries.clone(), inner.heads.clone());
         drop(inner);
-        Ok(Ours { head, state, entries, heads, dirty, covered, bases })
+        Ok(Ours { head, state, entries, heads, dirty, covered, bases, aside: Aside::new() })
     }
 
     /// Opens what a merge starts from. A version that crossed the base counts where the newest that both stand on is here.
     fn open_bases(&self, inner: &Inner, found: &[KeptVersion]) -> Result<Vec<Base>, EngineError> {
         let Some((base, others)) = found.split_first() else {
             // Without any commit of its own this device stands on the empty tree, as everybody did at first.
-            let empty = || Base { image: Image::empty(&self.store), entries: BTreeMap::new() };
+            let image = Image::empty(&self.store);
+            let empty = || Base { image, entries: BTreeMap::new(), roots: BTreeMap::new() };
             return Ok(inner.heads.is_empty().then(empty).into_iter().collect());
         };
         let mut bases = vec![self.open_base(base)?];
@@ -232,7 +242,8 @@ impl Core {
             Some(commit) => self.open_catalogue(&version.image, commit)?.1,
             None => BTreeMap::new(),
         };
-        Ok(Base { image: version.image.clone(), entries })
+        let roots = entries.iter().map(|(number, listed)| (*number, listed.root())).collect();
+        Ok(Base { image: version.image.clone(), entries, roots })
     }
 
     /// Whether a block is merged here, rather than taken as it came.
@@ -261,6 +272,13 @@ impl Core {
         let tree = self.tree()?;
         let head = tree.flush()?;
         let mut inner = self.inner();
+        let State { policy, charter, .. } = &ours.state;
+        if policy.supersedes(&inner.state.policy) {
+            (inner.state.policy, inner.state.charter) = (policy.clone(), charter.clone());
+            self.keep_aside(&mut inner, &ours);
+            limit(tree, charter);
+            self.say_what_is_closed(&inner);
+        }
         let arrived_head = (arrived.reference.commit.id, arrived.commit.clone());
         let left_out = plan.unaware || relation.overflow.theirs;
         let stands_on_it = !left_out || ours.heads.is_empty();
@@ -350,7 +368,7 @@ impl Core {
         let their_map = Map::new(keys, &their_source, nodes);
         let our_map = Map::new(keys, &our_source, nodes);
         let maps: Vec<_> = sources.iter().map(|source| Map::new(keys, source, nodes)).collect();
-        let root = |base: &Base| base.entries.get(&number).and_then(Listed::root);
+        let root = |base: &Base| base.roots.get(&number).copied().flatten();
         let all = maps.iter().zip(&sources).zip(&ours.bases);
         let bases: Vec<_> =
             all.map(|((map, source), base)| Version { map, root: root(base), keys, source }).collect();

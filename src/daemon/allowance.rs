@@ -115,7 +115,7 @@ impl Core {
         let (Some(block), Some(listed)) = (charter.blocks.get(&number), listed) else { return Ok(None) };
         let root = listed.root();
         let is_floor = root.map(|root| root.id) == block.floor.root;
-        if block.quota.is_none() || is_floor {
+        if block.quota.is_none() || is_floor || self.is_closed(charter, number) {
             return Ok(None);
         }
         let (image, here) = {

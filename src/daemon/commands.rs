@@ -125,12 +125,18 @@ impl Desk {
                 let mut changes = Changes::default();
                 let paths = paths_hex.iter().map(|hex| bytes(hex)).collect::<Result<Vec<_>, _>>()?;
                 let tree = self.core.tree()?;
-                let prepared = paths.iter().try_for_each(|path| prepare(tree, path, &mut changes));
+                let prepare = |path: &Vec<u8>| prepare(tree, path, &mut changes);
+                let prepared: Result<Vec<bool>, _> = paths.iter().map(prepare).collect();
                 self.driver.told(changes);
-                prepared?;
+                let empty = prepared?.into_iter().all(|empty| empty);
                 self.core.persist()?;
                 self.driver.tell(Input::Changed);
-                Ok(Value::Null)
+                Ok(json!({ "empty": empty }))
+            }
+            Request::Recut { charter_hex } => {
+                let charter = Charter::decode(&bytes(&charter_hex)?)
+                    .map_err(|_| EngineError::Usage("the charter is malformed".into()))?;
+                Ok(json!(self.core.prepare_recut(&charter)?))
             }
             Request::Pins { paths_hex } => {
                 let paths = paths_hex.iter().map(|hex| bytes(hex)).collect::<Result<_, _>>()?;
@@ -169,8 +175,8 @@ fn bytes(hex: &str) -> Result<Vec<u8>, EngineError> {
     decoded.map_err(|_| EngineError::Usage(format!("malformed bytes in a command: {Malformed}")))
 }
 
-/// Makes sure that there is an empty directory at a path; its parents are made where they are missing.
-fn prepare(tree: &Tree, path: &[u8], changes: &mut Changes) -> Result<(), EngineError> {
+/// Makes sure that there is a directory at a path; its parents are made where they are missing. Tells whether it is empty.
+fn prepare(tree: &Tree, path: &[u8], changes: &mut Changes) -> Result<bool, EngineError> {
     let named = || String::from_utf8_lossy(path).into_owned();
     let mut directory = crate::base::BlockNumber::ROOT.root_inode();
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -188,13 +194,7 @@ fn prepare(tree: &Tree, path: &[u8], changes: &mut Changes) -> Result<(), Engine
         return Err(EngineError::Other(format!("/{} is not a directory", named())));
     }
     let children = tree.read_dir(directory, 0)?;
-    if children.iter().any(|item| item.name != b"." && item.name != b"..") {
-        return Err(EngineError::Other(format!(
-            "/{} is not empty: a block begins and ends as an empty directory; move what is there aside first",
-            named()
-        )));
-    }
-    Ok(())
+    Ok(children.iter().all(|item| item.name == b"." || item.name == b".."))
 }
 
 /// A failure for a request that the protocol does not know.

@@ -78,10 +78,15 @@ pub enum Request {
         /// What the new policy was made from.
         ground: Ground,
     },
-    /// Makes sure that paths can carry blocks: each is, or becomes, an empty directory.
+    /// Makes sure that paths can carry blocks: each is, or becomes, a directory. The answer tells whether all are empty.
     Prepare {
         /// The directories.
         paths_hex: Vec<String>,
+    },
+    /// Makes the maps that a charter needs which draws a border between blocks anew: answered with [`Recutting`].
+    Recut {
+        /// The encoded charter; its floors do not matter yet.
+        charter_hex: String,
     },
     /// The paths that are pinned from now on, all of them.
     Pins {
@@ -117,6 +122,15 @@ pub struct GroundBlock {
     pub counter: u64,
     /// The id of its root; none while it is empty.
     pub root: Option<String>,
+}
+
+/// What an admin needs to sign a policy that moves a border between blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recutting {
+    /// What it was made from.
+    pub ground: Ground,
+    /// The floors of the blocks on both sides of each border.
+    pub floors: Vec<GroundBlock>,
 }
 
 /// What an engine answers.

@@ -116,6 +116,8 @@ pub struct Core {
     /// Work done.
     pub done: Work,
     pub(super) work: Mutex<()>,
+    /// What an admin is about to sign.
+    pub(super) recut: Mutex<Option<super::recut::Prepared>>,
     /// Held from an adoption until the state that goes with it is saved: a commit comes before or after.
     pub(super) turn: Mutex<()>,
     /// Makes changes durable between commits; absent at a mirror.
@@ -205,6 +207,7 @@ impl Core {
             hashing: Default::default(),
             done: Work::default(),
             work: Mutex::new(()),
+            recut: Mutex::default(),
             turn: Mutex::new(()),
             log,
             seen: Mutex::default(),

@@ -20,6 +20,9 @@ pub enum EngineError {
     /// A merge failed.
     #[error(transparent)]
     Merge(#[from] crate::tree::merge::MergeError),
+    /// A border between blocks cannot be moved.
+    #[error(transparent)]
+    Recut(#[from] crate::tree::recut::RecutError),
     /// The store's own state does not open.
     #[error(
         "the state inside the store {path} does not open with this keyring; restore the store or the keyring from one backup, or join again"
@@ -72,6 +75,7 @@ impl From<EngineError> for Failure {
             EngineError::Usage(_) => FailureKind::Usage,
             EngineError::Store(_)
             | EngineError::Merge(_)
+            | EngineError::Recut(_)
             | EngineError::Map(_)
             | EngineError::Tree(_)
             | EngineError::CommitFormat(_)

@@ -30,12 +30,13 @@ pub fn listed(core: &Core) -> Vec<Version> {
     versions
 }
 
-/// The tree of a kept version, with the blocks as the present charter has them.
+/// The tree of a kept version, with the blocks as its own charter has them.
 pub fn version_tree(core: &Core, version: &Version) -> Result<Arc<dyn ReadTree>, EngineError> {
     let commit = version.commit.as_ref().ok_or(EngineError::Capability("mirror"))?;
     let entries = core.open_catalogue(&version.image, commit)?.1;
     let roots = entries.iter().map(|(number, listed)| (*number, listed.root())).collect();
-    let (policy, charter) = policy_of(core);
+    let (policy, present) = policy_of(core);
+    let charter = core.open_charter(&version.image, commit, &commit.charter.id).unwrap_or(present);
     let views = core.views(&policy, &charter, &roots);
     Ok(core.tree()?.snapshot(&version.image, views)?)
 }

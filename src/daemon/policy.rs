@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::graft;
 use super::moves::{Announced, Followed};
+use super::recut::Prepared;
 use super::status::RefusalStatus;
 use crate::base::BlockNumber;
 use crate::record::{Charter, Lifeline, Policy, SignedItem};
@@ -36,7 +37,7 @@ impl Core {
         makers.map(|device| device.to_string()).collect()
     }
 
-    fn ground_of(&self, inner: &Inner, head: &Head) -> Result<Ground, EngineError> {
+    pub(super) fn ground_of(&self, inner: &Inner, head: &Head) -> Result<Ground, EngineError> {
         let entries = self.next_entries(inner, head)?;
         let blocks = entries.iter().map(|(number, listed)| GroundBlock {
             number: number.0,
@@ -73,7 +74,14 @@ impl Core {
                 return Err(EngineError::Moved);
             }
         }
-        let changes = self.enact(policy, charter, &BTreeSet::new())?;
+        let changes = match self.prepared(ground, &charter)? {
+            None => self.enact(policy, charter, &BTreeSet::new())?,
+            Some(prepared) => {
+                let enacted = self.try_enact(&policy, &charter, &BTreeSet::new(), Some(&prepared))?;
+                tracing::info!("policy {} is in force, {} block(s)", policy.counter, charter.blocks.len());
+                enacted.ok_or(EngineError::Moved)?
+            }
+        };
         self.note_lifeline(lifeline)?;
         Ok(changes)
     }
@@ -133,7 +141,7 @@ impl Core {
         own: &BTreeSet<BlockNumber>,
     ) -> Result<Changes, EngineError> {
         for _ in 0..RETRIES_MAX {
-            if let Some(changes) = self.try_enact(&policy, &charter, own)? {
+            if let Some(changes) = self.try_enact(&policy, &charter, own, None)? {
                 tracing::info!("policy {} is in force, {} block(s)", policy.counter, charter.blocks.len());
                 return Ok(changes);
             }
@@ -141,11 +149,13 @@ impl Core {
         Err(EngineError::Moved)
     }
 
+    /// `prepared` is what the charter's new borders are made of, if it has any.
     fn try_enact(
         &self,
         policy: &Policy,
         charter: &Charter,
         own: &BTreeSet<BlockNumber>,
+        prepared: Option<&Prepared>,
     ) -> Result<Option<Changes>, EngineError> {
         let tree = self.tree()?;
         let head = tree.flush()?;
@@ -156,12 +166,24 @@ impl Core {
         let mut roots = BTreeMap::new();
         let mut aside = Vec::new();
         // Behind the last flush lie the catalogue and the commit of the last publication: the next ones build on them.
-        let draft = Arc::new(self.store.draft(&tree.draft().snapshot()?)?);
+        let ground = match prepared {
+            Some(prepared) => prepared.image.clone(),
+            None => tree.draft().snapshot()?,
+        };
+        let standing = prepared.map_or(&head.roots, |prepared| &prepared.roots);
+        let draft = Arc::new(self.store.draft(&ground)?);
         for (number, block) in &charter.blocks {
+            if prepared.is_some_and(|prepared| prepared.floors.contains_key(number)) {
+                let root = standing.get(number).copied().flatten();
+                let entry = self.at_floor(*number, block, root).ok_or(EngineError::Moved)?;
+                entries.insert(*number, entry);
+                roots.insert(*number, root);
+                continue;
+            }
             let before = inner.state.charter.blocks.get(number).filter(|before| before.birth == block.birth);
             let same_life = before.is_some();
             let rekeyed = before.is_some_and(|before| before.epoch != block.epoch);
-            let root = head.roots.get(number).copied().flatten().filter(|_| same_life);
+            let root = standing.get(number).copied().flatten().filter(|_| same_life);
             if !same_life {
                 entries.remove(number);
             }

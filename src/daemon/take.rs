@@ -93,6 +93,9 @@ impl Core {
                 return Ok(Taken::plain(Fetched::Broken));
             }
         };
+        if let Some(taken) = self.take_across(&arrived, policy)? {
+            return Ok(taken);
+        }
         let Some(mut changes) = self.follow_policy(&arrived, policy)? else {
             return Ok(Taken::plain(Fetched::Later));
         };
@@ -183,17 +186,29 @@ impl Core {
         };
         let patience = Instant::now() + UNWRITTEN_MAX;
         for _ in 0..RETRIES_MAX {
-            if let Some(taken) = self.adopt(arrived, &plan, patience)? {
+            if let Some(taken) = self.adopt(arrived, &plan, patience, None)? {
                 return Ok(taken);
             }
         }
         Ok(Taken::plain(Fetched::Later))
     }
 
-    /// Checks every entry and opens every node that is new. None where nothing at all could be taken.
     fn plan(&self, arrived: &Arrived) -> Result<Option<Plan>, EngineError> {
+        let (policy, charter) = {
+            let inner = self.inner();
+            (inner.state.policy.clone(), inner.state.charter.clone())
+        };
+        self.plan_under(arrived, &policy, &charter)
+    }
+
+    /// Checks every entry and opens every node that is new. None where nothing at all could be taken.
+    pub(super) fn plan_under(
+        &self,
+        arrived: &Arrived,
+        policy: &Policy,
+        charter: &Charter,
+    ) -> Result<Option<Plan>, EngineError> {
         let inner = self.inner();
-        let (policy, charter) = (inner.state.policy.clone(), inner.state.charter.clone());
         let known = inner.entries.clone();
         let head = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
         let image = head.map(|version| version.image.clone());
@@ -219,7 +234,7 @@ impl Core {
         let mut good = 0;
         // The protected ones first: the others are held against them.
         let mut blocks: Vec<_> = charter.blocks.iter().collect();
-        blocks.sort_by_key(|(number, _)| !is_protected(&policy, **number));
+        blocks.sort_by_key(|(number, _)| !is_protected(policy, **number));
         for (number, block) in blocks {
             let ours = known.get(number).filter(|listed| listed.entry.birth == block.birth);
             let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)
@@ -231,7 +246,7 @@ impl Core {
                 plan.entries.extend(ours.map(|ours| (*number, ours.clone())));
                 continue;
             };
-            let rules = (&policy, &charter);
+            let rules = (policy, charter);
             plan.unaware |= self.is_unaware(rules, *number, &theirs.entry, &arrived.commit);
             if let Some(ours) = ours
                 && self.outranks(rules, *number, (ours, theirs), &arrived.commit, apart)
@@ -247,7 +262,7 @@ impl Core {
                 checked = Err(Unfit::Refused(collision));
             }
             if checked.is_ok()
-                && let Some(excess) = self.excess(*number, &charter, arrived)?
+                && let Some(excess) = self.excess(*number, charter, arrived)?
             {
                 plan.unaware |= arrived.commit.policy_counter < policy.counter;
                 checked = Err(Unfit::Refused(excess));

@@ -29,6 +29,7 @@ mod pins;
 mod ranges;
 mod read;
 mod reclaim;
+pub mod recut;
 mod rename;
 pub mod repair;
 mod sealer;

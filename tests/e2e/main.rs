@@ -37,6 +37,7 @@ mod share_faults;
 mod share_random;
 mod shut;
 mod storm;
+mod subtree;
 mod terminal;
 mod together;
 mod trees;
