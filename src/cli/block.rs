@@ -2,14 +2,14 @@
 
 use super::Outcome;
 use super::context::Context;
-use super::device::DeviceText;
+use super::device::{DeviceText, NotADevice};
 use super::enact::{Admin, Terms};
 use super::output::{bytes, shown, understood};
 use super::paths;
 use super::policy::{ensure_supported, nobodys, of_whom, which};
 use super::session::Session;
 use super::status::blocks;
-use crate::base::{Birth, BlockNumber};
+use crate::base::{Birth, BlockNumber, DeviceId};
 use crate::daemon::allowance::ensure_room;
 use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::home::Name;
@@ -67,7 +67,8 @@ struct New {
     /// Paths from the database's root
     #[arg(value_name = "PATH", required_unless_present = "from")]
     paths: Vec<OsString>,
-    /// Read more paths from FILE, one a line; - is standard input
+    /// Read more paths from FILE, one a line; - is standard input. In mode owner without --owner each is followed by a tab
+    /// and its owner
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin)
@@ -127,31 +128,45 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
     let New { paths: typed, from, mode, owner, quota_bytes, quota_files } = new;
     let quota = Quota { bytes: quota_bytes, files: quota_files };
     let single = from.is_none() && typed.len() == 1;
-    let listed = from.as_deref().map(listed_in).transpose()?.unwrap_or_default();
-    let paths =
-        apart(typed.iter().chain(&listed).map(|path| paths::inside(path)).collect::<Result<_, _>>()?)?;
+    let each_its_own = mode == Mode::Owner && owner.is_none();
+    if each_its_own && !typed.is_empty() {
+        return Err(nobodys());
+    }
+    let lines = from.as_deref().map(lines_of).transpose()?.unwrap_or_default();
+    let mut named = Vec::new();
+    for line in &lines {
+        named.push(if each_its_own { with_owner(line)? } else { (line.as_os_str(), None) });
+    }
+    let all = typed.iter().map(OsString::as_os_str).chain(named.iter().map(|(path, _)| *path));
+    let paths = apart(all.map(paths::inside).collect::<Result<_, _>>()?)?;
     let mut admin = Admin::open(context, name)?;
     numbers_for(&admin.terms()?, &paths)?;
-    let owner = match (mode, owner) {
-        (Mode::Owner, None) => return Err(nobodys()),
-        (_, owner) => owner.map(|owner| admin.device(&owner)).transpose()?,
+    let owners: Vec<Option<DeviceId>> = if each_its_own {
+        let owner = |(_, owner): &(_, Option<DeviceText>)| {
+            owner.as_ref().map(|owner| admin.device(owner)).transpose()
+        };
+        named.iter().map(owner).collect::<Result<_, _>>()?
+    } else {
+        let owner = owner.map(|owner| admin.device(&owner)).transpose()?;
+        vec![owner; paths.len()]
     };
     let empty = admin.prepare(paths.iter().map(Vec::as_slice))?;
     let births = paths.iter().map(|_| random().map(Birth)).collect::<Result<Vec<_>, _>>()?;
     let change = |terms: &mut Terms| {
         let numbers = numbers_for(terms, &paths)?;
-        for ((path, number), birth) in paths.iter().zip(&numbers).zip(&births) {
+        for (((path, number), birth), owner) in paths.iter().zip(&numbers).zip(&births).zip(&owners) {
             terms.set_mode(*number, mode);
             let floor = Floor { counter: 0, root: None };
             let epoch = terms.epoch();
-            let block = BlockCharter { path: path.clone(), owner, birth: *birth, epoch, floor, quota };
+            let block =
+                BlockCharter { path: path.clone(), owner: *owner, birth: *birth, epoch, floor, quota };
             terms.charter.blocks.insert(*number, block);
         }
         Ok(numbers)
     };
     let numbers = if empty { admin.enact(change)? } else { admin.recut(change)? };
     let shown_path = |path: &[u8]| format!("/{}", shown(path));
-    let added = |(path, number): (&Vec<u8>, &BlockNumber)| {
+    let added = |((path, number), owner): ((&Vec<u8>, &BlockNumber), &Option<DeviceId>)| {
         json!({
             "number": number.0,
             "path": shown_path(path),
@@ -161,17 +176,31 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
             "quota_files": quota.files,
         })
     };
-    let mut all: Vec<Value> = paths.iter().zip(&numbers).map(added).collect();
+    let mut all: Vec<Value> = paths.iter().zip(&numbers).zip(&owners).map(added).collect();
     let told = if single { all.remove(0) } else { Value::from(all) };
-    let mode = format!("{mode}{}", of_whom(owner));
+    let mode = match owners.first() {
+        Some(owner) if !each_its_own => format!("{mode}{}", of_whom(*owner)),
+        _ => mode.to_string(),
+    };
     context.output.result(&told, |_| match (paths.first(), numbers.first()) {
         (Some(path), Some(number)) if single => format!("{} is block {number}, {mode}", shown_path(path)),
         _ => format!("{} directories are blocks now, {mode}", paths.len()),
     })
 }
 
-/// The paths in a file, one a line.
-fn listed_in(file: &Path) -> Result<Vec<OsString>, Failure> {
+/// A path and, behind the last tab, whose it is to be.
+fn with_owner(line: &OsStr) -> Result<(&OsStr, Option<DeviceText>), Failure> {
+    let bytes = line.as_bytes();
+    let tab = bytes.iter().rposition(|byte| *byte == b'\t').ok_or_else(nobodys)?;
+    let owner = str::from_utf8(&bytes[tab + 1..]).ok().and_then(|text| text.parse().ok());
+    let owner: DeviceText = owner.ok_or_else(|| {
+        Failure::new(FailureKind::Usage, format!("/{}: {NotADevice}", shown(&bytes[..tab])))
+    })?;
+    Ok((OsStr::from_bytes(&bytes[..tab]), Some(owner)))
+}
+
+/// The lines of a file.
+fn lines_of(file: &Path) -> Result<Vec<OsString>, Failure> {
     let mut bytes = Vec::new();
     let input: io::Result<Box<dyn Read>> = match file.to_str() {
         Some("-") => Ok(Box::new(io::stdin().lock())),

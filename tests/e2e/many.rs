@@ -19,7 +19,11 @@ fn a_record_full_of_blocks_works_and_one_more_is_refused() {
     let added = run_within(&mut add, paths.join("\n").as_bytes(), PATIENCE * 2).expect("2,167 blocks");
     let added: serde_json::Value = serde_json::from_str(&added).unwrap();
     assert_eq!(added.as_array().unwrap().len(), BESIDE_THE_ROOT);
-    assert_eq!(added[0], serde_json::json!({ "number": 1, "path": "/rooms/00/0000", "mode": "rw" }));
+    let first = &added[0];
+    assert_eq!(
+        (&first["number"], &first["path"], &first["mode"]),
+        (&1.into(), &"/rooms/00/0000".into(), &"rw".into())
+    );
     let policy = a.json(&["policy", NAME, "show"]);
     assert_eq!(policy["counter"], 2, "one policy for all of them");
 
@@ -58,6 +62,55 @@ fn a_record_full_of_blocks_works_and_one_more_is_refused() {
     b.awaits("rooms/16/2166/text", b"from b, in the last");
     a.umount();
     a.ok(&["fsck", NAME]);
+}
+
+#[test]
+fn each_of_many_blocks_belongs_to_another_device() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("text", b"x");
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    b.awaits("text", b"x");
+    let own = |device: &super::harness::Device| device.status()["device"].as_str().unwrap().to_owned();
+    let (of_a, of_b) = (own(&a), own(&b));
+    // The last but one is b's; the others are of devices that never were.
+    let owner = |index: usize| match index {
+        0 => of_a.clone(),
+        2_165 => of_b.clone(),
+        _ => format!("{index:064x}"),
+    };
+    let lines: Vec<String> =
+        (0..BESIDE_THE_ROOT).map(|index| format!("{}\t{}", path(index), owner(index))).collect();
+    let mut add = a.command(&["block", NAME, "add", "--mode", "owner", "--from", "-", "--json"]);
+    let added = run_within(&mut add, lines.join("\n").as_bytes(), PATIENCE * 2).expect("2,167 blocks");
+    let added: serde_json::Value = serde_json::from_str(&added).unwrap();
+    assert_eq!(added[2_165]["owner"], of_b.as_str());
+    a.sync();
+    let (mine, others) = (path(2_165), path(7));
+    // Until then it is a directory as any other.
+    wait_until("the blocks hang at b", || {
+        b.status()["blocks"].as_array().unwrap().len() == BESIDE_THE_ROOT + 1
+    });
+    b.write(&format!("{mine}/text"), b"b's");
+    a.awaits(&format!("{mine}/text"), b"b's");
+    a.write(&format!("{}/text", path(0)), b"a's");
+    b.awaits(&format!("{}/text", path(0)), b"a's");
+    for (device, refused) in [(&a, mine.as_str()), (&a, &others), (&b, &others), (&b, &path(0))] {
+        let done = std::fs::write(device.path(refused).join("new"), b"x");
+        assert_eq!(done.unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{refused}");
+    }
+    let shown = b.ok(&["status", NAME]);
+    assert!(shown.lines().count() < 60, "{shown}");
+    assert!(shown.contains("2168: 2167 owner, 1 rw; 2 writable here"), "{shown}");
+    let c = world.joined("c", &a, "read");
+    c.awaits(&format!("{mine}/text"), b"b's");
+    for (lines, why) in [("x\tself\ny", "whose is it"), ("x\tnobody", "a device is named by the id")] {
+        let mut add = a.command(&["block", NAME, "add", "--mode", "owner", "--from", "-"]);
+        let refused = run_within(&mut add, lines.as_bytes(), PATIENCE);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.err.contains(why), "{refused:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod allowance;
 mod asks;
 mod attacks;
 mod claims;
+mod eclipse;
 mod flood;
 mod forgeries;
 #[allow(dead_code)]

@@ -142,7 +142,7 @@ fn one_file() -> Files {
 }
 
 fn tell(text: &str) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn store_bytes(mirror: &Device) -> u64 {

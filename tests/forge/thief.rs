@@ -134,6 +134,12 @@ impl Thief {
         Some((item.seq, Record::decode(&self.core.keys.record, &item.value).ok()))
     }
 
+    /// The newest item in the DHT, as it was signed.
+    pub fn item(&self) -> SignedItem {
+        let found = self.runtime.block_on(self.dht.get(&self.core.keys.database_public, None)).unwrap();
+        found.items.into_iter().next().unwrap()
+    }
+
     /// The newest record, which opens.
     pub fn record(&self) -> Record {
         let end = Instant::now() + PATIENCE;
