@@ -1,19 +1,15 @@
 //! Fetching the rest of what is shown already, in the background: on devices that are to have everything.
 
-use super::demand::{SHARED_PAUSE, blocking};
+use super::demand::blocking;
 use super::drive::{Driver, Net};
 use super::error::EngineError;
 use super::transfer::{STALL_DEADLINE, missing_bytes};
 use super::versions::Version as KeptVersion;
-use crate::image::Incoming;
 use crate::net::NetError;
 use crate::torrent::Metainfo;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes that neighbours are asked for at a time, and how long for: when a newer version comes, these may come twice.
-const BATCH_BYTES: u64 = 4 << 20;
-const BATCH_DEADLINE: Duration = Duration::from_secs(30);
 /// Nobody had the rest: they are asked again after so long.
 const AGAIN_PAUSE: Duration = Duration::from_secs(5);
 
@@ -64,8 +60,11 @@ impl Driver {
         self.facts.lock().transfers.insert(infohash, (supply.clone(), missing));
         // What a reader brings the torrent would bring once more: neighbours are asked for the rest, as he asks them.
         self.seed(net, &metainfo, version.image.clone()).await;
-        if self.bring_rest(net, version, &supply).await {
+        let is_head = || self.lacking_head().is_some_and(|head| head.reference == version.reference);
+        let hauled = self.haul(net, infohash, &supply, &is_head).await;
+        if !matches!(hauled, Ok(false)) {
             self.facts.lock().transfers.remove(&infohash);
+            hauled?;
             return self.completed(net, &metainfo, version).await;
         }
         let mut peers = self.neighbouring_peers(net);
@@ -102,32 +101,6 @@ impl Driver {
             tracing::info!("all of the newest version is here");
         }
         Ok(whole)
-    }
-
-    /// Asks neighbours for all that is missing; whether they brought it, or a newer version is to be completed instead.
-    async fn bring_rest(self: &Arc<Self>, net: &Net, version: &KeptVersion, supply: &Arc<Incoming>) -> bool {
-        let infohash = version.reference.infohash;
-        let batch = (BATCH_BYTES / supply.hashes().length.bytes()).max(1) as usize;
-        loop {
-            let missing = supply.missing();
-            let newer = self.lacking_head().is_none_or(|head| head.reference != version.reference);
-            if missing.is_empty() || newer {
-                return true;
-            }
-            if net.gossip.neighbours().is_empty() {
-                return false;
-            }
-            let mine = self.begin_flight(infohash, &missing[..missing.len().min(batch)]);
-            if mine.pieces.is_empty() {
-                // Readers are bringing these.
-                tokio::time::sleep(SHARED_PAUSE).await;
-                continue;
-            }
-            let left = self.bring(net, infohash, supply, &mine.pieces, BATCH_DEADLINE).await;
-            if left.len() == mine.pieces.len() {
-                return false;
-            }
-        }
     }
 
     /// Makes what has come in survive a crash, if anything has.

@@ -4,9 +4,11 @@
 use super::absent::absent_place;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
+use super::flight::{InFlight, SHARED_PAUSE};
+use super::transfer::missing_bytes;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes, PieceIndex, Place, RegionIndex};
-use crate::image::{Image, Incoming, StoreError};
+use crate::image::{Image, Incoming};
 use crate::net::gossip::NeighbourId;
 use crate::record::VersionRef;
 use crate::torrent::Metainfo;
@@ -21,8 +23,6 @@ const SMALL_BYTES_MAX: u64 = 4 << 20;
 const ASK_DEADLINE: Duration = Duration::from_secs(8);
 /// Before a question is put again, somebody may have come.
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
-/// Others are asking for the same bytes: how often to look whether they have come.
-pub(super) const SHARED_PAUSE: Duration = Duration::from_millis(5);
 /// Bytes that are fetched ahead of a reader: doubled for one that reads on.
 const AHEAD_BYTES_MIN: u64 = 512 << 10;
 const AHEAD_BYTES_MAX: u64 = 8 << 20;
@@ -36,7 +36,7 @@ pub(super) const TAKES_MAX: usize = 4096;
 pub(super) struct Demand {
     /// Versions that lack bytes, as what comes in is added to them.
     supplies: BTreeMap<InfoHash, Arc<Incoming>>,
-    in_flight: BTreeSet<(InfoHash, PieceIndex)>,
+    pub(super) in_flight: InFlight,
     /// Where the last reader will go on, and how much was fetched ahead of it.
     ahead: Vec<(u64, u64)>,
     /// Fetching the rest of the head.
@@ -114,9 +114,9 @@ impl Driver {
             return false;
         }
         let unknown = bytes_of(incoming, &incoming.unknown());
-        // What is known to be absent below it as well is no reason to wait.
+        // What is known to be absent below it as well is no reason to wait, and would be fetched a second time.
         self.core.settings.on_demand
-            || unknown == 0 && !incoming.complete()
+            || unknown < missing_bytes(incoming)
             || unknown > self.core.settings.early_bytes_min
     }
 
@@ -132,7 +132,7 @@ impl Driver {
         let infohash = version.infohash;
         let unknown = incoming.unknown();
         if !unknown.is_empty() && bytes_of(incoming, &unknown) <= SMALL_BYTES_MAX {
-            self.bring(net, infohash, incoming, &unknown, ASK_DEADLINE).await;
+            self.bring_once(net, infohash, incoming, &unknown, ASK_DEADLINE).await;
         }
         let finishing = incoming.clone();
         let image = blocking(move || Ok(finishing.finish_partial()?)).await?;
@@ -152,7 +152,7 @@ impl Driver {
                 return Ok(Some(image));
             }
             let pieces = together(absent.iter().flat_map(|place| incoming.missing_at(*place)), incoming);
-            let left = self.bring(net, infohash, incoming, &pieces, ASK_DEADLINE).await;
+            let left = self.bring_once(net, infohash, incoming, &pieces, ASK_DEADLINE).await;
             if left.len() == pieces.len() {
                 tracing::debug!(version = %infohash, pieces = left.len(), "no neighbour brings its structure");
                 return Ok(None);
@@ -174,7 +174,7 @@ impl Driver {
                 return Ok(true);
             }
             let Some(net) = self.net() else { return Ok(false) };
-            let mine = self.begin_flight(infohash, &wanted);
+            let mine = self.begin_flight(supply.hashes(), &wanted);
             if mine.pieces.is_empty() {
                 tokio::time::sleep(SHARED_PAUSE).await;
                 continue;
@@ -279,27 +279,6 @@ impl Driver {
         }
     }
 
-    /// Asks neighbours for pieces and adds them; returns those that did not come.
-    pub(super) async fn bring(
-        &self,
-        net: &Net,
-        infohash: InfoHash,
-        incoming: &Arc<Incoming>,
-        pieces: &[PieceIndex],
-        patience: Duration,
-    ) -> Vec<PieceIndex> {
-        let accept = |piece: PieceIndex, bytes: Vec<u8>| match incoming.accept(piece, &bytes) {
-            Ok(_) => true,
-            Err(StoreError::WrongPiece(_)) => false,
-            Err(error) => {
-                tracing::warn!(%error, "what a neighbour sent could not be stored");
-                true
-            }
-        };
-        let asked = self.ask(net, infohash, incoming.hashes(), pieces, patience, &accept).await;
-        asked.into_iter().filter(|piece| !incoming.has(*piece)).collect()
-    }
-
     fn fetch_ahead(
         self: &Arc<Self>,
         infohash: InfoHash,
@@ -312,7 +291,7 @@ impl Driver {
         let end = hashes.length.start_of(*last) + hashes.bytes_of(*last);
         let bytes = self.facts.lock().demand.ahead_of(place, end);
         let beyond = Place { offset: end, length: u32::try_from(bytes).unwrap_or(u32::MAX) };
-        let flight = self.begin_flight(infohash, &supply.missing_at(beyond));
+        let flight = self.begin_flight(hashes, &supply.missing_at(beyond));
         if flight.pieces.is_empty() {
             return;
         }
@@ -323,28 +302,6 @@ impl Driver {
             }
             drop(flight);
         });
-    }
-
-    /// Of these pieces the ones that nobody is fetching; they are this caller's until the flight is dropped.
-    pub(super) fn begin_flight(self: &Arc<Self>, infohash: InfoHash, pieces: &[PieceIndex]) -> Flight {
-        let demand = &mut self.facts.lock().demand;
-        let free = |piece: &PieceIndex| demand.in_flight.insert((infohash, *piece));
-        let pieces = pieces.iter().copied().filter(free).collect();
-        Flight { driver: self.clone(), infohash, pieces }
-    }
-}
-
-/// Pieces that one caller fetches. Whichever way that ends, others may fetch them afterwards.
-pub(super) struct Flight {
-    driver: Arc<Driver>,
-    infohash: InfoHash,
-    pub(super) pieces: Vec<PieceIndex>,
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let demand = &mut self.driver.facts.lock().demand;
-        self.pieces.iter().for_each(|piece| _ = demand.in_flight.remove(&(self.infohash, *piece)));
     }
 }
 

@@ -117,7 +117,7 @@ impl Driver {
     }
 
     async fn bring_batches(
-        &self,
+        self: &Arc<Self>,
         net: &Net,
         head: &KeptVersion,
         supply: &Arc<Incoming>,
@@ -125,7 +125,7 @@ impl Driver {
     ) -> Result<(), EngineError> {
         let batch = (BATCH_BYTES / supply.hashes().length.bytes()).max(1) as usize;
         for batch in wanted.chunks(batch) {
-            let left = self.bring(net, head.reference.infohash, supply, batch, BATCH_DEADLINE).await;
+            let left = self.bring_once(net, head.reference.infohash, supply, batch, BATCH_DEADLINE).await;
             if left.len() == batch.len() {
                 let why = "no neighbour brings what is missing; it is tried again with the next version";
                 return Err(EngineError::Network(why.into()));

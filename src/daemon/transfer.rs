@@ -171,10 +171,19 @@ impl Driver {
             }
             return Ok(Ok(image));
         }
-        self.seek_more(infohash);
         let missing = missing_bytes(&incoming);
         self.facts.lock().transfers.insert(infohash, (incoming.clone(), missing));
-        let fetched = net.swarm.fetch(&metainfo, &incoming, &peers, STALL_DEADLINE).await;
+        let fetched = match self.haul_first(net, infohash, &incoming).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.seek_more(infohash);
+                net.swarm.fetch(&metainfo, &incoming, &peers, STALL_DEADLINE).await
+            }
+            Err(error) => {
+                self.facts.lock().transfers.remove(&infohash);
+                return Err(error);
+            }
+        };
         self.facts.lock().transfers.remove(&infohash);
         if let Err(error) = fetched {
             net.swarm.remove(infohash).await;

@@ -10,6 +10,7 @@ mod demand;
 mod far;
 mod fleet;
 mod harness;
+mod haul;
 mod hook;
 mod interop;
 mod invite;

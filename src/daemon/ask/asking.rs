@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// A neighbour that was asked and says nothing for so long is silent: others are asked too.
-const SILENCE_MAX: Duration = Duration::from_millis(1_500);
-/// A piece of which nothing has come for so long is asked for again.
-const PIECE_PATIENCE: Duration = Duration::from_secs(6);
+/// A neighbour that was asked and says nothing for so long is mute: others are asked rather.
+const MUTE_AFTER: Duration = Duration::from_millis(1_500);
 /// Versions of which it is remembered that a neighbour has them.
 const HAS_MAX: usize = 32;
 /// After so many pieces with a wrong hash a neighbour is parted from.
@@ -53,6 +51,25 @@ struct Known {
     /// It was silent when it was asked last.
     mute: bool,
     lies: u32,
+    /// Bytes that it was asked for and has not sent.
+    owes: u64,
+}
+
+/// How long something is waited for before it is asked for elsewhere.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// With a neighbour that was asked and says nothing.
+    pub silence: Duration,
+    /// With a piece of which nothing comes, whatever else its neighbour says.
+    pub piece: Duration,
+}
+
+impl Patience {
+    /// Where somebody waits for it.
+    pub(super) const SHORT: Patience = Patience { silence: MUTE_AFTER, piece: Duration::from_secs(6) };
+    /// Where nobody does: what comes twice costs more than what comes late.
+    pub(super) const LONG: Patience =
+        Patience { silence: Duration::from_secs(6), piece: Duration::from_secs(60) };
 }
 
 /// What a call hears.
@@ -86,6 +103,7 @@ impl Asking {
         let mut table = self.lock();
         let key = (from, run.infohash, run.piece);
         table.heard(from);
+        table.paid(from, run.bytes.len() as u64)?;
         let Some(asked) = table.asked.get_mut(&key) else { return Ok(()) };
         // What was sent for an earlier ask of the same piece may come in between.
         if run.offset as usize != asked.bytes.len() {
@@ -94,7 +112,11 @@ impl Asking {
         if asked.bytes.len() + run.bytes.len() > asked.size {
             return Err(Malformed);
         }
-        asked.bytes.extend_from_slice(&run.bytes);
+        if asked.bytes.is_empty() {
+            asked.bytes = run.bytes;
+        } else {
+            asked.bytes.extend_from_slice(&run.bytes);
+        }
         asked.at = Instant::now();
         let whole = asked.bytes.len() == asked.size;
         table.has(from, run.infohash);
@@ -193,6 +215,7 @@ impl Table {
         let now = Instant::now();
         // It may have left since it was chosen: the call is about to hear of it.
         let Some(known) = self.known.get_mut(&from) else { return };
+        known.owes += size as u64;
         let asked = self.asked.entry((from, infohash, piece)).or_insert_with(|| {
             known.awaited += 1;
             known.since.get_or_insert(now);
@@ -220,18 +243,30 @@ impl Table {
     }
 
     /// Whether a piece may still come from where it was asked for.
-    pub(super) fn is_coming(&mut self, from: NeighbourId, infohash: InfoHash, piece: PieceIndex) -> bool {
-        let fresh = |asked: &Asked| asked.at.elapsed() < PIECE_PATIENCE;
+    pub(super) fn is_coming(
+        &mut self,
+        from: NeighbourId,
+        infohash: InfoHash,
+        piece: PieceIndex,
+        patience: Patience,
+    ) -> bool {
+        let fresh = |asked: &Asked| asked.at.elapsed() < patience.piece;
         self.asked.get(&(from, infohash, piece)).is_some_and(fresh)
-            && self.standing(from, &infohash).is_some_and(|standing| standing != Standing::Silent)
+            && self.standing(from, &infohash, patience).is_some_and(|standing| standing != Standing::Silent)
     }
 
     /// How well a neighbour serves; none if it is not connected, as far as is known.
-    pub(super) fn standing(&mut self, from: NeighbourId, infohash: &InfoHash) -> Option<Standing> {
+    pub(super) fn standing(
+        &mut self,
+        from: NeighbourId,
+        infohash: &InfoHash,
+        patience: Patience,
+    ) -> Option<Standing> {
         let known = self.known.get_mut(&from)?;
-        known.mute |= known.since.is_some_and(|since| since.elapsed() >= SILENCE_MAX);
+        let quiet = known.since.map_or(Duration::ZERO, |since| since.elapsed());
+        known.mute |= quiet >= MUTE_AFTER;
         Some(match (known.mute, known.has.contains(infohash)) {
-            (true, _) if known.awaited > 0 => Standing::Silent,
+            (true, _) if known.awaited > 0 && quiet >= patience.silence => Standing::Silent,
             (true, _) => Standing::Mute,
             (false, true) => Standing::Has,
             (false, false) => Standing::May,
@@ -242,6 +277,13 @@ impl Table {
         let Some(known) = self.known.get_mut(&from) else { return };
         known.mute = false;
         known.since = (known.awaited > 0).then(Instant::now);
+    }
+
+    /// Something of what a neighbour was asked for came. An error if it was not asked for so much.
+    fn paid(&mut self, from: NeighbourId, bytes: u64) -> Result<(), Malformed> {
+        let Some(known) = self.known.get_mut(&from) else { return Ok(()) };
+        known.owes = known.owes.checked_sub(bytes).ok_or(Malformed)?;
+        Ok(())
     }
 
     fn has(&mut self, from: NeighbourId, infohash: InfoHash) {

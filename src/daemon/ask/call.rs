@@ -1,17 +1,21 @@
 //! One call: which neighbour is asked for which piece, and what follows from what they say.
 
-use super::Accept;
-use super::asking::{Asking, CallId, Standing, Table, Told};
+use super::asking::{Asking, CallId, Patience, Standing, Table, Told};
+use super::pace::{Pace, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
+use super::{Accept, Draw, in_place};
 use crate::base::{InfoHash, PieceHashes, PieceIndex};
 use crate::image::hash_piece;
 use crate::net::gossip::{ASKED_MAX, Gossip, Message, NeighbourId, Pieces};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
-/// What a call waits for from one neighbour at a time, in bytes.
-const WINDOW_BYTES: u64 = 4 << 20;
+/// Where all of a version is asked for, nothing may come from anybody for so long.
+const STALL_MAX: Duration = Duration::from_secs(12);
+/// Who is not known to have the version and has lacked so many pieces in a row is not asked for others for a while.
+const LACKS_MAX: usize = 64;
+/// No more is drawn while so many wait for somebody who has them.
+const SHELVED_MAX: usize = 256;
 /// How often it is looked whether what was asked for still comes.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// How long until a neighbour is asked again for what it lacked, or could not be asked for.
@@ -47,7 +51,20 @@ pub(super) struct Call<'a> {
     again: BTreeSet<PieceIndex>,
     /// Bytes that are asked of each neighbour.
     load: BTreeMap<NeighbourId, u64>,
+    /// How fast each has been.
+    paces: BTreeMap<NeighbourId, Pace>,
     liars: BTreeSet<NeighbourId>,
+    /// From where there is more to ask for.
+    draw: Option<Draw<'a>>,
+    /// It is about all that there is of a version, not about what somebody waits for.
+    bulk: bool,
+    patience: Patience,
+    /// There is nobody to ask.
+    alone: bool,
+    /// When something came, or still was to come.
+    alive: Instant,
+    /// What each has lacked since it brought something, and until when that counts.
+    lacks: BTreeMap<NeighbourId, (usize, Instant)>,
     /// Who is not to be asked for a piece before when.
     lacking: BTreeMap<(PieceIndex, NeighbourId), Instant>,
 }
@@ -55,6 +72,8 @@ pub(super) struct Call<'a> {
 struct Candidate {
     id: NeighbourId,
     standing: Standing,
+    /// What may be under way from there, in bytes.
+    window: u64,
     /// Whether it may be asked for more. Not before half of the window is through: so a few asks name many pieces.
     open: bool,
 }
@@ -99,30 +118,69 @@ impl<'a> Call<'a> {
             under_way: BTreeMap::new(),
             again: BTreeSet::new(),
             load: BTreeMap::new(),
+            paces: BTreeMap::new(),
             liars: BTreeSet::new(),
+            draw: None,
+            bulk: false,
+            patience: Patience::SHORT,
+            alone: false,
+            alive: Instant::now(),
+            lacks: BTreeMap::new(),
             lacking: BTreeMap::new(),
         }
+    }
+
+    /// A call for all that `draw` gives. Neighbours may be silent for `slack` longer than else.
+    pub(super) fn drawing(
+        gossip: &'a Gossip,
+        asking: &'a Asking,
+        infohash: InfoHash,
+        hashes: &'a PieceHashes,
+        draw: Draw<'a>,
+        slack: Duration,
+    ) -> Call<'a> {
+        let mut call = Call::new(gossip, asking, infohash, hashes, &[]);
+        (call.draw, call.bulk) = (Some(draw), true);
+        call.patience = Patience { silence: Patience::LONG.silence + slack, ..Patience::LONG };
+        call
     }
 
     pub(super) async fn run(mut self, deadline: Duration, accept: Accept<'_>) -> Vec<PieceIndex> {
         let end = tokio::time::Instant::now() + deadline.min(DEADLINE_MAX);
         let mut look = tokio::time::interval(LOOK_PERIOD);
-        while !self.wanted.is_empty() {
+        loop {
             self.fill();
+            if self.is_over() {
+                break;
+            }
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(end) => break,
-                _ = look.tick() => self.look(),
-                told = self.told.recv() => {
-                    let Some(told) = told else { break };
+                _ = look.tick() => in_place(|| self.look(accept)),
+                told = self.told.recv() => in_place(|| {
+                    let Some(told) = told else { return };
                     self.hear(told, accept);
-                    while let Ok(told) = self.told.try_recv() {
-                        self.hear(told, accept);
-                    }
-                }
+                    self.hear_rest(accept);
+                }),
             }
         }
         self.wanted.union(&self.unfit).copied().collect()
+    }
+
+    fn is_over(&self) -> bool {
+        if !self.bulk || self.wanted.is_empty() && self.draw.is_none() {
+            return self.wanted.is_empty();
+        }
+        let dry = self.draw.is_none() || self.shelved.len() >= SHELVED_MAX;
+        // Who has just connected may be listed before it is known.
+        let nobody = self.alone && self.alive.elapsed() >= SHELF_PAUSE || dry && self.queue.is_empty();
+        nobody && self.under_way.is_empty() || self.alive.elapsed() >= STALL_MAX
+    }
+
+    fn hear_rest(&mut self, accept: Accept<'_>) {
+        while let Ok(told) = self.told.try_recv() {
+            self.hear(told, accept);
+        }
     }
 
     fn size_of(&self, piece: PieceIndex) -> u64 {
@@ -133,6 +191,8 @@ impl<'a> Call<'a> {
         match told {
             Told::Whole(from, piece, bytes) => self.take(from, piece, bytes, accept),
             Told::Lacks(from, pieces) => {
+                let (count, until) = self.lacks.entry(from).or_insert((0, Instant::now()));
+                (*count, *until) = (*count + pieces.len(), Instant::now() + LACK_PAUSE);
                 for piece in pieces {
                     self.lacking.insert((piece, from), Instant::now() + LACK_PAUSE);
                     self.release(piece, from);
@@ -147,11 +207,14 @@ impl<'a> Call<'a> {
         let wanted = self.wanted.contains(&piece);
         // Looked at beforehand: a piece may be refused here for another reason than its bytes, a full disk for one.
         let honest = |bytes: &[u8]| self.hashes.hash_of(piece) == Some(&hash_piece(bytes));
+        self.alive = Instant::now();
+        self.lacks.remove(&from);
+        self.paces.entry(from).and_modify(|pace| pace.note(bytes.len() as u64));
         if !wanted {
             self.release(piece, from);
-        } else if in_place(|| accept(piece, bytes.clone())) {
+        } else if accept(piece, &bytes) {
             self.ask_no_more(piece);
-        } else if in_place(|| honest(&bytes)) {
+        } else if honest(&bytes) {
             self.unfit.insert(piece);
             self.ask_no_more(piece);
         } else {
@@ -189,6 +252,8 @@ impl<'a> Call<'a> {
         let pieces: Vec<PieceIndex> = asked.map(|(piece, _)| *piece).collect();
         pieces.into_iter().rev().for_each(|piece| self.release(piece, from));
         self.load.remove(&from);
+        self.paces.remove(&from);
+        self.lacks.remove(&from);
     }
 
     fn ask_no_more(&mut self, piece: PieceIndex) {
@@ -206,16 +271,26 @@ impl<'a> Call<'a> {
     }
 
     /// What may not come from where it was asked for is asked for elsewhere.
-    fn look(&mut self) {
+    fn look(&mut self, accept: Accept<'_>) {
+        self.hear_rest(accept);
         if self.shelved_at.elapsed() >= SHELF_PAUSE {
             self.unshelve();
         }
         let now = Instant::now();
         self.lacking.retain(|_, until| *until > now);
+        self.lacks.retain(|_, (_, until)| *until > now);
         let mut table = self.asking.lock();
-        let infohash = self.infohash;
+        // What has come whole is asked for no more, and may not have been heard of here.
+        if !self.told.is_empty() {
+            return;
+        }
+        let (infohash, patience) = (self.infohash, self.patience);
         let mut lost = |piece: PieceIndex, asked: &[NeighbourId]| {
-            !self.again.contains(&piece) && !asked.iter().any(|from| table.is_coming(*from, infohash, piece))
+            let coming = asked.iter().any(|from| table.is_coming(*from, infohash, piece, patience));
+            if coming {
+                self.alive = now;
+            }
+            !self.again.contains(&piece) && !coming
         };
         let again: Vec<PieceIndex> = self
             .under_way
@@ -232,23 +307,17 @@ impl<'a> Call<'a> {
 
     /// Asks for as much as may be under way.
     fn fill(&mut self) {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && (self.draw.is_none() || self.shelved.len() >= SHELVED_MAX) {
             return;
         }
+        let candidates = self.candidates();
+        self.alone = candidates.is_empty();
+        if self.alone {
+            return;
+        }
+        self.draw_more(&candidates);
         let mut asks: BTreeMap<NeighbourId, Vec<PieceIndex>> = BTreeMap::new();
-        let neighbours = self.gossip.neighbours();
         let mut table = self.asking.lock();
-        let candidates: Vec<Candidate> = neighbours
-            .iter()
-            .filter(|one| !self.liars.contains(&one.id))
-            .filter_map(|one| {
-                let standing = table.standing(one.id, &self.infohash)?;
-                Some(Candidate { id: one.id, standing, open: self.load_of(one.id) <= WINDOW_BYTES / 2 })
-            })
-            .collect();
-        if candidates.is_empty() {
-            return;
-        }
         let mut behind = Vec::new();
         while let Some(piece) = self.queue.pop_front() {
             if !self.wanted.contains(&piece) || self.comes_again(piece, &mut table) {
@@ -263,6 +332,7 @@ impl<'a> Call<'a> {
                     let asked = self.under_way.entry(piece).or_default();
                     if !asked.contains(&from) {
                         asked.push(from);
+                        self.paces.entry(from).or_insert_with(Pace::start);
                         *self.load.entry(from).or_default() += size;
                     }
                     asks.entry(from).or_default().push(piece);
@@ -300,7 +370,40 @@ impl<'a> Call<'a> {
     /// Whether a piece that seemed to be lost comes after all.
     fn comes_again(&self, piece: PieceIndex, table: &mut Table) -> bool {
         let mut asked = self.under_way.get(&piece).into_iter().flatten();
-        asked.any(|from| table.is_coming(*from, self.infohash, piece))
+        asked.any(|from| table.is_coming(*from, self.infohash, piece, self.patience))
+    }
+
+    /// Who may be asked for anything.
+    fn candidates(&self) -> Vec<Candidate> {
+        let neighbours = self.gossip.neighbours();
+        let mut table = self.asking.lock();
+        let candidate = |id: NeighbourId| {
+            let standing = table.standing(id, &self.infohash, self.patience)?;
+            let lacks = self.lacks.get(&id).is_some_and(|(count, _)| *count >= LACKS_MAX);
+            if self.bulk && lacks && standing != Standing::Has {
+                return None;
+            }
+            let window = match self.bulk {
+                true => self.paces.get(&id).map_or(WINDOW_BYTES_MIN, Pace::window),
+                false => WINDOW_BYTES_MAX,
+            };
+            Some(Candidate { id, standing, window, open: self.load_of(id) <= window / 2 })
+        };
+        let honest = neighbours.iter().map(|one| one.id).filter(|id| !self.liars.contains(id));
+        honest.filter_map(candidate).collect()
+    }
+
+    /// Queues as much more as may be asked for now.
+    fn draw_more(&mut self, candidates: &[Candidate]) {
+        let open = candidates.iter().filter(|one| one.open && one.standing != Standing::Silent);
+        let room: u64 = open.map(|one| one.window.saturating_sub(self.load_of(one.id))).sum();
+        let Some(draw) = self.draw.filter(|_| self.queue.is_empty() && room > 0) else { return };
+        let drawn = draw(room);
+        if drawn.is_empty() {
+            self.draw = None;
+        }
+        self.wanted.extend(&drawn);
+        self.queue.extend(drawn);
     }
 
     fn load_of(&self, id: NeighbourId) -> u64 {
@@ -333,17 +436,15 @@ impl<'a> Call<'a> {
         let size = self.size_of(piece);
         let has_room = |one: &&Candidate| {
             let load = self.load_of(one.id);
-            load == 0 || one.open && load + size <= WINDOW_BYTES
+            load == 0 || one.open && load + size <= one.window
         };
         let idlest = best.filter(has_room).min_by_key(|one| self.load_of(one.id));
+        if self.bulk && idlest.is_none() {
+            // Those who know most are busy: others may have a part by now.
+            let others = candidates.iter().filter(usable).filter(|one| !before.contains(&one.id));
+            let other = others.filter(has_room).min_by_key(|one| self.load_of(one.id));
+            return other.map_or(Choice::Later, |one| Choice::Ask(one.id));
+        }
         idlest.map_or(Choice::Later, |one| Choice::Ask(one.id))
-    }
-}
-
-/// Lets other tasks go on elsewhere meanwhile, where there is an elsewhere.
-fn in_place<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }

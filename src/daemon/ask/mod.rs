@@ -5,6 +5,7 @@
 
 mod asking;
 mod call;
+mod pace;
 mod serving;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use call::Call;
 use serving::{Serving, Shelf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 /// Events that wait for who handles what is not about pieces.
@@ -25,9 +27,15 @@ const PASSED_MAX: usize = 64;
 /// Where a limit is set, what comes next waits behind a run for a quarter of a second at most.
 const RUNS_A_SECOND: u32 = 4;
 const RUN_BYTES_MIN: usize = 16 << 10;
+/// What may be read from others before it is a neighbour's turn again.
+const SLACK_BYTES: f64 = 8.0 * RUN_BYTES_MAX as f64;
+/// Whoever brings all ends when nothing comes, not before.
+const LONG: Duration = Duration::from_secs(24 * 3_600);
 
 /// Takes a piece; false if the bytes do not have its hash.
-pub(super) type Accept<'a> = &'a (dyn Fn(PieceIndex, Vec<u8>) -> bool + Send + Sync);
+pub(super) type Accept<'a> = &'a (dyn Fn(PieceIndex, &[u8]) -> bool + Send + Sync);
+/// Gives more pieces to ask for, of about so many bytes; none when there are no more.
+pub(super) type Draw<'a> = &'a (dyn Fn(u64) -> Vec<PieceIndex> + Send + Sync);
 
 /// What is asked and answered at one device; clones share it.
 #[derive(Clone, Default)]
@@ -90,6 +98,21 @@ impl Driver {
         Call::new(&net.gossip, &asking, infohash, hashes, pieces).run(deadline, accept).await
     }
 
+    /// The same for as much as `draw` gives, with more under way at a time. Returns the pieces that nobody brings; ends
+    /// when there is nobody to ask, or nothing comes any more.
+    pub(super) async fn ask_for_all(
+        &self,
+        net: &Net,
+        infohash: InfoHash,
+        hashes: &PieceHashes,
+        draw: Draw<'_>,
+        accept: Accept<'_>,
+    ) -> Vec<PieceIndex> {
+        let asking = self.facts.lock().exchanged.asks.asking.clone();
+        let slack = self.core.settings.limit_down.map_or(Duration::ZERO, slack);
+        Call::drawing(&net.gossip, &asking, infohash, hashes, draw, slack).run(LONG, accept).await
+    }
+
     /// Takes what is about pieces as it comes, and passes everything else on: who waits for a piece does not wait for
     /// news to be laid down first.
     pub(super) fn sift(self: &Arc<Self>, mut events: mpsc::Receiver<Event>) -> mpsc::Receiver<Event> {
@@ -135,7 +158,20 @@ impl Driver {
     }
 }
 
+/// How much longer neighbours may seem to be silent where a limit in bytes a second holds back what is read from them.
+fn slack(limit_down: u32) -> Duration {
+    Duration::from_secs_f64(SLACK_BYTES / f64::from(limit_down.max(1)))
+}
+
 /// Zeros in the length of a piece, if there is such a piece.
 fn room_for(hashes: &PieceHashes, piece: PieceIndex) -> Option<Vec<u8>> {
     hashes.hash_of(piece).map(|_| vec![0; hashes.bytes_of(piece) as usize])
+}
+
+/// Lets other tasks go on elsewhere meanwhile, where there is an elsewhere.
+fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }

@@ -11,6 +11,12 @@ const ASKS_MAX: usize = 64;
 /// Versions whose hashes are at hand: mostly one is asked for.
 const HASHES_MAX: usize = 2;
 
+/// What looking for a piece that is not here counts for.
+const LACK_BYTES: usize = 4 << 10;
+
+/// A piece, with its bytes where they are here.
+type Answer = (InfoHash, PieceIndex, Option<Vec<u8>>);
+
 /// From where pieces are read.
 pub(super) struct Shelf {
     /// Reads one, with time for it.
@@ -77,38 +83,51 @@ impl Serving {
     /// Answers until nothing waits or the neighbour is gone.
     async fn answer(&self, gossip: &Gossip, to: NeighbourId, shelf: &Arc<Shelf>) {
         let mut lacking: Option<Pieces> = None;
-        while let Some((infohash, piece)) = self.next(to) {
-            let shelf_there = shelf.clone();
-            let read = tokio::task::spawn_blocking(move || (shelf_there.read)(infohash, piece));
-            let Some(bytes) = read.await.ok().flatten() else {
-                match &mut lacking {
-                    Some(known) if known.infohash == infohash && known.pieces.len() < ASKED_MAX => {
-                        known.pieces.push(piece);
+        loop {
+            let (serving, there, stride) = (self.clone(), shelf.clone(), gossip.stride(to));
+            let read = tokio::task::spawn_blocking(move || serving.read(to, &there, stride));
+            let read = read.await.unwrap_or_default();
+            if read.is_empty() {
+                break;
+            }
+            for (infohash, piece, bytes) in read {
+                let Some(bytes) = bytes else {
+                    match &mut lacking {
+                        Some(known) if known.infohash == infohash && known.pieces.len() < ASKED_MAX => {
+                            known.pieces.push(piece);
+                        }
+                        _ => {
+                            say_lacking(gossip, to, lacking.take()).await;
+                            lacking = Some(Pieces { infohash, pieces: vec![piece] });
+                        }
                     }
-                    _ => {
-                        say_lacking(gossip, to, lacking.take()).await;
-                        lacking = Some(Pieces { infohash, pieces: vec![piece] });
-                    }
-                }
-                continue;
-            };
-            say_lacking(gossip, to, lacking.take()).await;
-            let mut offset = 0;
-            for bytes in bytes.chunks(shelf.run_bytes) {
-                let run = Run { infohash, piece, offset, bytes: bytes.to_vec() };
-                if !gossip.pass(to, &Message::Piece(run)).await {
+                    continue;
+                };
+                say_lacking(gossip, to, lacking.take()).await;
+                if !pass_piece(gossip, to, (infohash, piece), bytes, shelf.run_bytes).await {
                     self.left(to);
                     return;
                 }
-                offset += bytes.len() as u32;
             }
         }
         say_lacking(gossip, to, lacking).await;
     }
 
+    /// Reads what is to be sent next: about so many bytes, one piece at least; nothing where nothing waits.
+    fn read(&self, to: NeighbourId, shelf: &Shelf, stride: usize) -> Vec<Answer> {
+        let (mut read, mut bytes) = (Vec::new(), 0);
+        while read.is_empty() || bytes < stride {
+            let Some((infohash, piece)) = self.next(to, read.is_empty()) else { break };
+            let there = (shelf.read)(infohash, piece);
+            bytes += there.as_ref().map_or(LACK_BYTES, Vec::len);
+            read.push((infohash, piece, there));
+        }
+        read
+    }
+
     /// The next piece for a neighbour: one of each ask in turn, so that who waits for one piece does not wait for all
-    /// that was asked for before.
-    fn next(&self, to: NeighbourId) -> Option<(InfoHash, PieceIndex)> {
+    /// that was asked for before. Where there is none, and nothing else is to be sent either, its line ends.
+    fn next(&self, to: NeighbourId, ends: bool) -> Option<(InfoHash, PieceIndex)> {
         let mut state = self.0.lock();
         let line = state.lines.get_mut(&to)?;
         while let Some(mut ask) = line.pop_front() {
@@ -119,9 +138,32 @@ impl Serving {
             line.push_back(ask);
             return Some(next);
         }
-        state.lines.remove(&to);
+        if ends {
+            state.lines.remove(&to);
+        }
         None
     }
+}
+
+/// Sends a piece in runs; whether the neighbour is still there.
+async fn pass_piece(
+    gossip: &Gossip,
+    to: NeighbourId,
+    (infohash, piece): (InfoHash, PieceIndex),
+    mut rest: Vec<u8>,
+    run_bytes: usize,
+) -> bool {
+    let mut offset = 0;
+    while !rest.is_empty() {
+        let behind = rest.split_off(rest.len().min(run_bytes));
+        let bytes = std::mem::replace(&mut rest, behind);
+        let next = offset + bytes.len() as u32;
+        if !gossip.pass(to, &Message::Piece(Run { infohash, piece, offset, bytes })).await {
+            return false;
+        }
+        offset = next;
+    }
+    true
 }
 
 /// Adds an ask. A piece that waits already waits once: in the smaller of both asks, where it comes sooner.

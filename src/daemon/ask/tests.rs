@@ -97,6 +97,16 @@ async fn connect(one: &Device, other: &Gossip) {
     until(|| one.gossip.neighbours().iter().any(|known| known.gossip == address)).await;
 }
 
+/// Waits until no connection is replaced any more by one that the other side dialled.
+async fn settle(device: &Device) {
+    let ids = || device.gossip.neighbours().iter().map(|one| one.id).collect::<Vec<_>>();
+    let mut before = Vec::new();
+    while before.is_empty() || before != ids() {
+        before = ids();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
 async fn until(done: impl Fn() -> bool) {
     let waiting = async {
         while !done() {
@@ -108,15 +118,30 @@ async fn until(done: impl Fn() -> bool) {
 
 async fn ask(device: &Device, pieces: &[PieceIndex], deadline: Duration, taken: &Taken) -> Vec<PieceIndex> {
     let hashes = hashes();
-    let accept = |piece: PieceIndex, bytes: Vec<u8>| {
-        let sound = hashes.hash_of(piece) == Some(&hash_piece(&bytes));
-        if sound {
-            taken.lock().insert(piece, bytes);
-        }
-        sound
-    };
+    let accept = |piece: PieceIndex, bytes: &[u8]| take(&hashes, taken, piece, bytes);
     let asking = &device.asks.asking;
     Call::new(&device.gossip, asking, VERSION, &hashes, pieces).run(deadline, &accept).await
+}
+
+fn take(hashes: &PieceHashes, taken: &Taken, piece: PieceIndex, bytes: &[u8]) -> bool {
+    let sound = hashes.hash_of(piece) == Some(&hash_piece(bytes));
+    if sound {
+        taken.lock().insert(piece, bytes.to_vec());
+    }
+    sound
+}
+
+/// Asks for all pieces as the rest of a version is asked for.
+async fn draw(device: &Device, taken: &Taken) -> Vec<PieceIndex> {
+    let (hashes, ahead) = (hashes(), Mutex::new(all().into_iter()));
+    let accept = |piece: PieceIndex, bytes: &[u8]| take(&hashes, taken, piece, bytes);
+    let drawing = |bytes: u64| {
+        let count = bytes.div_ceil(hashes.length.bytes()) as usize;
+        ahead.lock().by_ref().take(count).collect()
+    };
+    let asking = &device.asks.asking;
+    let call = Call::drawing(&device.gossip, asking, VERSION, &hashes, &drawing, Duration::ZERO);
+    call.run(LONG, &accept).await
 }
 
 async fn brings_all(device: &Device) {
@@ -150,7 +175,7 @@ async fn what_one_lacks_another_brings() {
     let (a, b, c) = (device(half).await, device(half).await, device(honest).await);
     connect(&a, &b.gossip).await;
     let odd: Vec<PieceIndex> = all().into_iter().filter(|piece| piece.0 % 2 == 1).collect();
-    let (taken, short) = (Taken::default(), Duration::from_secs(3));
+    let (taken, short) = (Taken::default(), Duration::from_secs(6));
     assert_eq!(ask(&a, &all(), short, &taken).await, odd);
     assert_eq!(taken.into_inner().len(), all().len() - odd.len());
     connect(&a, &c.gossip).await;
@@ -220,12 +245,17 @@ async fn calls_for_the_same_pieces_share_what_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_asked_for_is_dropped_and_what_is_too_long_ends_the_talk() {
+async fn what_nobody_asked_for_and_what_is_too_long_ends_the_talk() {
     let a = device(honest).await;
     let (raw, mut events) = gossip().await;
     connect(&a, &raw).await;
     let run = |piece, offset, bytes| Run { infohash: VERSION, piece: PieceIndex(piece), offset, bytes };
+    let id = a.gossip.neighbours()[0].id;
     assert_eq!(raw.tell(&Message::Piece(run(0, 0, vec![1; 99])), None), 1);
+    until(|| a.gossip.neighbours().iter().all(|one| one.id != id)).await;
+    assert_eq!(a.asks.asking.kept(), (0, 0));
+    while !matches!(events.recv().await.unwrap(), Event::Left(_)) {}
+    connect(&a, &raw).await;
     let last = PieceIndex(PIECES - 1);
     let asked = [last];
     let taken = Taken::default();
@@ -235,7 +265,7 @@ async fn what_nobody_asked_for_is_dropped_and_what_is_too_long_ends_the_talk() {
             match events.recv().await.unwrap() {
                 Event::Said(from, Message::Ask(asked)) => {
                     assert_eq!(asked, Pieces { infohash: VERSION, pieces: vec![last] });
-                    assert_eq!(a.asks.asking.kept(), (1, 0), "what was sent unasked is not kept");
+                    assert_eq!(a.asks.asking.kept(), (1, 0));
                     // A part from the middle is passed over, one beyond the end is too much.
                     raw.say(from, &Message::Piece(run(last.0, 7, vec![1; 9])));
                     raw.say(from, &Message::Piece(run(last.0, 0, vec![1; 99_999])));
@@ -248,4 +278,45 @@ async fn what_nobody_asked_for_is_dropped_and_what_is_too_long_ends_the_talk() {
     };
     let (left, ()) = tokio::join!(ask(&a, &asked, Duration::from_secs(2), &taken), answering);
     assert_eq!(left, asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_version_comes_once_from_whoever_has_it() {
+    let (a, b, c, poor) =
+        (device(honest).await, device(honest).await, device(half).await, device(|_, _| None).await);
+    for one in [&b, &c, &poor] {
+        connect(&a, &one.gossip).await;
+    }
+    settle(&a).await;
+    let taken = Taken::default();
+    assert_eq!(draw(&a, &taken).await, []);
+    assert_eq!(taken.into_inner().len(), all().len());
+    let (fetched, _) = a.gossip.traffic();
+    assert!(fetched < hashes().image_bytes + (64 << 10), "{fetched} bytes for {}", hashes().image_bytes);
+    assert_eq!(a.asks.asking.kept(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_has_more_it_ends_without_waiting() {
+    let (a, b, c) = (device(honest).await, device(half).await, device(|_, _| None).await);
+    connect(&a, &b.gossip).await;
+    connect(&a, &c.gossip).await;
+    let (begun, taken) = (std::time::Instant::now(), Taken::default());
+    let odd: Vec<PieceIndex> = all().into_iter().filter(|piece| piece.0 % 2 == 1).collect();
+    assert_eq!(draw(&a, &taken).await, odd);
+    assert_eq!(taken.into_inner().len(), all().len() - odd.len());
+    assert!(begun.elapsed() < LONG / 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_and_a_silent_one_do_not_keep_all_from_coming() {
+    let (a, liar, silent, b) =
+        (device(honest).await, device(lying).await, mute().await, device(honest).await);
+    connect(&a, &liar.gossip).await;
+    connect(&a, &silent).await;
+    connect(&a, &b.gossip).await;
+    let taken = Taken::default();
+    assert_eq!(draw(&a, &taken).await, []);
+    let taken = taken.into_inner();
+    assert!(taken.len() == all().len() && taken.iter().all(|(piece, bytes)| *bytes == content(*piece)));
 }

@@ -3,10 +3,12 @@
 //! On the wire each frame is its length (u32, little endian) and that many sealed bytes. A neighbour that sends faster
 //! than it may is not dropped but read more slowly.
 
-use super::message::{MESSAGE_BYTES_MAX, Message};
+use super::message::{MESSAGE_BYTES_MAX, Message, RUN_BYTES_MAX};
 use crate::crypt::Secret;
 use crate::crypt::channel::{Dialer, FRAME_OVERHEAD, GREETING_BYTES, Opener, Sealer, answer};
+use parking_lot::Mutex;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,23 +28,30 @@ const SHORT_BYTES_MAX: usize = 8 << 10;
 /// A neighbour may send so many messages at once, and so many a second.
 const BURST_MESSAGES: f64 = 1_000.0;
 const MESSAGES_A_SECOND: f64 = 200.0;
-/// The same in bytes, where no limit was set.
+/// The same in bytes that nobody asked for.
 const BURST_BYTES: f64 = 64.0 * 1_048_576.0;
 const BYTES_A_SECOND: f64 = 32.0 * 1_048_576.0;
+
+/// Room that is made for a frame before any of it has arrived, in bytes.
+const READY_BYTES: usize = RUN_BYTES_MAX + 1_024;
+
+/// The limit that somebody set for all connections together.
+pub(super) type Limit = Option<Arc<Mutex<Allowance>>>;
 
 /// What is read from a connection.
 pub(super) struct Incoming {
     stream: OwnedReadHalf,
     opener: Opener,
-    allowance: Allowance,
+    bytes: Allowance,
+    messages: Allowance,
+    limit: Limit,
 }
 
-/// What may be sent or read without waiting; shared by all connections that one limit holds for.
+/// How much may pass without waiting, of bytes or of messages.
 pub(super) struct Allowance {
-    bytes: f64,
-    messages: f64,
-    burst_bytes: f64,
-    bytes_a_second: f64,
+    left: f64,
+    burst: f64,
+    a_second: f64,
     at: Instant,
 }
 
@@ -57,7 +66,7 @@ pub(super) struct Outgoing {
 pub(super) async fn dial(
     mut stream: TcpStream,
     shared: &Secret,
-    limit_down: Option<u32>,
+    limit: Limit,
 ) -> io::Result<(Incoming, Outgoing)> {
     stream.set_nodelay(true)?;
     let (dialer, first) = Dialer::greet(shared);
@@ -68,26 +77,32 @@ pub(super) async fn dial(
     };
     timeout(GREETING_DEADLINE, greeting).await??;
     let (sealer, opener) = dialer.finish(shared, &second).ok_or_else(stranger)?;
-    Ok(split(stream, sealer, opener, limit_down))
+    Ok(split(stream, sealer, opener, limit))
 }
 
 /// Opens a channel over a connection that was accepted.
 pub(super) async fn accept(
     mut stream: TcpStream,
     shared: &Secret,
-    limit_down: Option<u32>,
+    limit: Limit,
 ) -> io::Result<(Incoming, Outgoing)> {
     stream.set_nodelay(true)?;
     let mut first = [0; GREETING_BYTES];
     timeout(GREETING_DEADLINE, stream.read_exact(&mut first)).await??;
     let (second, sealer, opener) = answer(shared, &first).ok_or_else(stranger)?;
     timeout(GREETING_DEADLINE, stream.write_all(&second)).await??;
-    Ok(split(stream, sealer, opener, limit_down))
+    Ok(split(stream, sealer, opener, limit))
 }
 
-fn split(stream: TcpStream, sealer: Sealer, opener: Opener, limit_down: Option<u32>) -> (Incoming, Outgoing) {
+fn split(stream: TcpStream, sealer: Sealer, opener: Opener, limit: Limit) -> (Incoming, Outgoing) {
     let (reading, writing) = stream.into_split();
-    let incoming = Incoming { stream: reading, opener, allowance: Allowance::full(limit_down) };
+    let incoming = Incoming {
+        stream: reading,
+        opener,
+        bytes: Allowance::full(BYTES_A_SECOND, BURST_BYTES),
+        messages: Allowance::full(MESSAGES_A_SECOND, BURST_MESSAGES),
+        limit,
+    };
     (incoming, Outgoing { stream: writing, sealer, frame: Vec::new() })
 }
 
@@ -106,10 +121,8 @@ impl Incoming {
         if !(FRAME_OVERHEAD..=MESSAGE_BYTES_MAX + FRAME_OVERHEAD).contains(&length) {
             return Err(malformed());
         }
-        let wait = self.allowance.spend(length);
-        sleep(wait).await;
         // Memory follows what has arrived, not what was announced.
-        let mut sealed = Vec::new();
+        let mut sealed = Vec::with_capacity(length.min(READY_BYTES));
         let mut rest = (&mut self.stream).take(length as u64);
         let read = timeout(SILENCE_MAX, rest.read_to_end(&mut sealed)).await??;
         if read != length {
@@ -117,7 +130,21 @@ impl Incoming {
         }
         let plain = self.opener.open(sealed).ok_or_else(malformed)?;
         let message = Message::decode(&plain).map_err(|_| malformed())?;
+        sleep(self.hold(matches!(message, Some(Message::Piece(_))), length)).await;
         Ok((message, length + 4))
+    }
+
+    /// How long a message is held back. A piece was asked for, or who sends it is parted from: only a limit that somebody
+    /// set holds it back.
+    fn hold(&mut self, is_piece: bool, bytes: usize) -> Duration {
+        let mut wait = self.limit.as_ref().map_or(Duration::ZERO, |limit| limit.lock().spend(bytes));
+        if !is_piece {
+            wait = wait.max(self.bytes.spend(bytes));
+        }
+        if bytes <= SHORT_BYTES_MAX {
+            wait = wait.max(self.messages.spend(1));
+        }
+        wait
     }
 }
 
@@ -137,29 +164,22 @@ impl Outgoing {
 }
 
 impl Allowance {
-    /// An allowance that is used up by nobody yet; `limit` in bytes a second.
-    pub(super) fn full(limit: Option<u32>) -> Allowance {
-        let bytes_a_second = limit.map_or(BYTES_A_SECOND, |limit| f64::from(limit.max(1)));
-        let burst_bytes = limit.map_or(BURST_BYTES, f64::from);
-        Allowance {
-            bytes: burst_bytes,
-            messages: BURST_MESSAGES,
-            burst_bytes,
-            bytes_a_second,
-            at: Instant::now(),
-        }
+    /// An allowance that is used up by nobody yet.
+    fn full(a_second: f64, burst: f64) -> Allowance {
+        Allowance { left: burst, burst, a_second, at: Instant::now() }
     }
 
-    /// Takes a message out of it; returns how long to wait before it may be passed.
-    pub(super) fn spend(&mut self, bytes: usize) -> Duration {
+    /// The same for a limit in bytes a second, shared by all connections.
+    pub(super) fn of(limit: Option<u32>) -> Limit {
+        let limit = limit.map(|limit| f64::from(limit.max(1)))?;
+        Some(Arc::new(Mutex::new(Allowance::full(limit, limit))))
+    }
+
+    /// Takes from it; returns how long to wait before that may be passed.
+    pub(super) fn spend(&mut self, count: usize) -> Duration {
         let passed = self.at.elapsed().as_secs_f64();
         self.at = Instant::now();
-        self.bytes = (self.bytes + passed * self.bytes_a_second).min(self.burst_bytes) - bytes as f64;
-        self.messages = (self.messages + passed * MESSAGES_A_SECOND).min(BURST_MESSAGES);
-        if bytes <= SHORT_BYTES_MAX {
-            self.messages -= 1.0;
-        }
-        let wait = (-self.bytes / self.bytes_a_second).max(-self.messages / MESSAGES_A_SECOND);
-        Duration::from_secs_f64(wait.clamp(0.0, WAIT_MAX.as_secs_f64()))
+        self.left = (self.left + passed * self.a_second).min(self.burst) - count as f64;
+        Duration::from_secs_f64((-self.left / self.a_second).clamp(0.0, WAIT_MAX.as_secs_f64()))
     }
 }

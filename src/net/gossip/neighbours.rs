@@ -3,11 +3,11 @@
 use super::candidates::{Candidates, at_port};
 use super::coming;
 use super::doubt::Pulse;
-use super::link::{self, Allowance, Incoming, Outgoing};
+use super::link::{self, Allowance, Incoming, Limit, Outgoing};
 use super::message::{ADDRESSES_MAX, Hello, Message};
 use super::options::{GossipOptions, Neighbour};
 use super::own::{is_of_use, is_own, own_addresses};
-use super::queue::{Queue, Waiting};
+use super::queue::{Outlet, Queue};
 use crate::crypt::Secret;
 use crate::net::NetError;
 use parking_lot::Mutex;
@@ -63,8 +63,8 @@ pub(super) struct Inner {
     pub(super) state: Mutex<State>,
     pub(super) wake: Notify,
     next: AtomicU64,
-    up: Mutex<Allowance>,
-    pub(super) limit_down: Option<u32>,
+    up: Limit,
+    pub(super) down: Limit,
     fetched: AtomicU64,
     sent: AtomicU64,
     stop: CancellationToken,
@@ -125,8 +125,8 @@ impl Gossip {
             state: Mutex::default(),
             wake: Notify::new(),
             next: AtomicU64::new(0),
-            up: Mutex::new(Allowance::full(options.limit_up)),
-            limit_down: options.limit_down,
+            up: Allowance::of(options.limit_up),
+            down: Allowance::of(options.limit_down),
             fetched: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             stop: stop.clone(),
@@ -253,7 +253,7 @@ impl Inner {
         let linked = async {
             let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
             let secret = self.secret.lock().clone();
-            link::dial(stream, &secret, self.limit_down).await
+            link::dial(stream, &secret, self.down.clone()).await
         };
         let ended = match linked.await {
             Ok(link) => {
@@ -284,7 +284,7 @@ impl Inner {
         let (Some(Message::Hello(hello)), _) = greeted?? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not say who it is"));
         };
-        let (queue, messages, waiting) = Queue::new();
+        let (queue, outlet) = Queue::new();
         let end = self.stop.child_token();
         let connected = Connected {
             hello,
@@ -302,7 +302,7 @@ impl Inner {
         let _ = self.events.send(Event::Met(id)).await;
         let result = tokio::select! {
             result = self.listen_to(id, incoming, (&pulse, &queue)) => result,
-            result = self.speak(messages, &waiting, outgoing) => result,
+            result = self.speak(outlet, outgoing) => result,
             () = end.cancelled() => Ok(()),
         };
         self.state.lock().neighbours.remove(&id);
@@ -399,28 +399,22 @@ impl Inner {
         }
     }
 
-    async fn speak(
-        &self,
-        mut messages: mpsc::Receiver<Arc<Vec<u8>>>,
-        waiting: &Waiting,
-        mut outgoing: Outgoing,
-    ) -> io::Result<()> {
+    async fn speak(&self, mut outlet: Outlet, mut outgoing: Outgoing) -> io::Result<()> {
         let mut ping = interval(PING_PERIOD);
         ping.tick().await;
         loop {
             let written = tokio::select! {
-                message = messages.recv() => match message {
-                    Some(message) => {
-                        waiting.took(message.len());
-                        outgoing.write(&message).await?
-                    }
+                message = outlet.next() => match message {
+                    Some(message) => outgoing.write(&message).await?,
                     None => return Ok(()),
                 },
                 _ = ping.tick() => outgoing.write(&Message::Ping.encode()).await?,
             };
             self.sent.fetch_add(written as u64, Ordering::Relaxed);
-            let wait = self.up.lock().spend(written);
-            sleep(wait).await;
+            if let Some(limit) = &self.up {
+                let wait = limit.lock().spend(written);
+                sleep(wait).await;
+            }
         }
     }
 }

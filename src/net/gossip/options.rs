@@ -16,7 +16,7 @@ pub struct GossipOptions {
     pub secret: Secret,
     /// Bytes a second sent to all neighbours.
     pub limit_up: Option<u32>,
-    /// Bytes a second read from each.
+    /// Bytes a second read from all of them.
     pub limit_down: Option<u32>,
 }
 
