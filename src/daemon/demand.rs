@@ -23,6 +23,8 @@ const SMALL_BYTES_MAX: u64 = 4 << 20;
 const ASK_DEADLINE: Duration = Duration::from_secs(8);
 /// Before a question is put again, somebody may have come.
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
+/// So long a reader waits for what others are fetching: then it asks too, and overtakes what was asked for before.
+const OVERTAKE_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that are fetched ahead of a reader: doubled for one that reads on.
 const AHEAD_BYTES_MIN: u64 = 512 << 10;
 const AHEAD_BYTES_MAX: u64 = 8 << 20;
@@ -167,6 +169,7 @@ impl Driver {
         place: Place,
         deadline: Instant,
     ) -> Result<bool, EngineError> {
+        let begun = Instant::now();
         while Instant::now() < deadline {
             let Some((infohash, supply)) = self.supply_at(place).await? else { return Ok(true) };
             let wanted = supply.missing_at(place);
@@ -176,7 +179,12 @@ impl Driver {
             let Some(net) = self.net() else { return Ok(false) };
             let mine = self.begin_flight(supply.hashes(), &wanted);
             if mine.pieces.is_empty() {
-                tokio::time::sleep(SHARED_PAUSE).await;
+                if begun.elapsed() < OVERTAKE_AFTER {
+                    tokio::time::sleep(SHARED_PAUSE).await;
+                } else {
+                    let patience = ASK_DEADLINE.min(deadline - Instant::now());
+                    self.bring(net, infohash, &supply, &wanted, patience).await;
+                }
                 continue;
             }
             self.facts.lock().demand.note_fetched(place);

@@ -79,14 +79,14 @@ fn a_join_from_three_survives_that_one_of_them_goes() {
 
 #[test]
 fn bytes_come_once_while_it_is_read_completed_and_changed() {
-    const FILE_MIB: usize = 256;
+    const FILE_MIB: usize = 64;
     let world = World::new();
     let a = holder(&world, FILE_MIB);
     let b = world.device("b");
     b.join(&a.link("read"));
-    std::fs::write(b.home.join("config.toml"), "show-early-mib = 32\n").unwrap();
+    std::fs::write(b.home.join("config.toml"), "show-early-mib = 16\n").unwrap();
     // Slowly enough that reading, completing and changing are at work together.
-    b.mount_with(&["--limit-down", "20M"]);
+    b.mount_with(&["--limit-down", "8M"]);
     wait_until("the tree is shown", || b.path("small").exists());
     assert!(!is_complete(&b));
     let done = AtomicBool::new(false);
