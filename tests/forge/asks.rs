@@ -5,7 +5,7 @@ use super::process::{PATIENCE, wait_until};
 use super::stage::Stage;
 use kilofs::base::{InfoHash, PieceHashes, PieceIndex};
 use kilofs::image::hash_piece;
-use kilofs::net::gossip::{Event, Gossip, Message, NeighbourId, Pieces, Run};
+use kilofs::net::gossip::{Event, Gossip, Message, NeighbourId, Pieces};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -79,44 +79,4 @@ fn what_is_asked_for_is_answered_by_who_has_it() {
         assert_eq!(lacking, stranger.pieces);
     }
     stage.assert_intact(&stage.a, "after the asks");
-}
-
-/// Answers every ask with bytes that are all wrong, as many as the smallest pieces have; returns for how many pieces
-/// before it was parted from.
-async fn lie(gossip: &Gossip, events: &mut mpsc::Receiver<Event>) -> usize {
-    let mut lies = 0;
-    loop {
-        match timeout(PATIENCE, events.recv()).await.unwrap().unwrap() {
-            Event::Said(from, Message::Ask(asked)) => {
-                for piece in asked.pieces {
-                    lies += 1;
-                    let run = Run { infohash: asked.infohash, piece, offset: 0, bytes: vec![0x6c; 16 << 10] };
-                    gossip.pass(from, &Message::Piece(run)).await;
-                }
-            }
-            Event::Left(_) if lies > 0 => return lies,
-            _ => {}
-        }
-    }
-}
-
-#[test]
-fn who_answers_with_garbage_does_not_keep_others_from_joining() {
-    let stage = Stage::new();
-    let large: Vec<u8> = (0..24u8).flat_map(|part| blake3_bytes(part, 1 << 20)).collect();
-    stage.a.write("large", &large);
-    stage.a.sync();
-    let (gossip, mut events) = stage.thief.gossip();
-    connection_to(&gossip, &stage.a);
-    std::thread::scope(|scope| {
-        let lying = scope.spawn(|| stage.thief.block_on(lie(&gossip, &mut events)));
-        stage.join_beside(gossip.port()).awaits("large", &large);
-        assert!(lying.join().unwrap() > 0, "the thief was asked");
-    });
-}
-
-fn blake3_bytes(seed: u8, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
-    bytes
 }

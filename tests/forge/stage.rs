@@ -231,15 +231,6 @@ impl Stage {
         self.world.joined(&format!("c{}", self.joined.get()), &self.a, kind)
     }
 
-    /// One that joins, and is told that somebody takes part at a port of this machine.
-    pub fn join_beside(&self, gossip_port: u16) -> Device {
-        let device = self.world.device("beside");
-        device.join(&self.a.link("read"));
-        // News are at the port above the one that is named.
-        device.mount_with(&["--peer", &format!("127.0.0.1:{}", gossip_port - 1)]);
-        device
-    }
-
     fn heard(&self, device: &Device, told: &Told) {
         wait_until("the forged record was heard", || {
             device.status()["seq"].as_i64().unwrap() >= told.seq || self.thief.heard().unwrap().0 > told.seq
