@@ -25,15 +25,17 @@ impl Core {
     /// The difference of a version that was just made to the one before it; none where it is too large to be told.
     pub(super) fn delta_of(&self, made: &Made, base: &KeptVersion) -> Result<Option<Delta>, EngineError> {
         let old = self.hashes_of(base)?;
-        self.delta(made.reference.infohash, &made.metainfo.hashes, &made.image, (base, &old))
+        self.delta(made.reference.infohash, &made.metainfo.hashes, &made.image, (base, &old), NEWS_BYTES_MAX)
     }
 
+    /// The difference of two versions, with the bytes that changed where those are no more than `bytes_max`.
     pub(super) fn delta(
         &self,
         infohash: InfoHash,
         new: &PieceHashes,
         image: &Image,
         (base, old): (&KeptVersion, &PieceHashes),
+        bytes_max: usize,
     ) -> Result<Option<Delta>, EngineError> {
         if new.length != old.length {
             return Ok(None);
@@ -49,7 +51,7 @@ impl Core {
         let spans = changed_bytes(new, &telling, image.changed_since(&base.image));
         let bytes: u64 = spans.iter().map(|span| span.end - span.start).sum();
         let mut carried = Vec::new();
-        if bytes <= NEWS_BYTES_MAX as u64 && spans.len() <= SPANS_MAX {
+        if bytes <= bytes_max as u64 && spans.len() <= SPANS_MAX {
             for span in spans {
                 let mut bytes = vec![0; (span.end - span.start) as usize];
                 match self.store.read(image, span.start, &mut bytes) {

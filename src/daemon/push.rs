@@ -24,6 +24,9 @@ const ARRIVALS_MAX: usize = 8;
 /// How long the base of a difference may take to be taken, and how often it is looked for.
 const BASE_PATIENCE: Duration = Duration::from_millis(500);
 const BASE_PAUSE: Duration = Duration::from_millis(2);
+/// Bytes that an answer brings along. Who asks for the difference has missed versions, or is about to hear of others: what is
+/// more is fetched when it is known which version is taken, and comes once.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(4);
 
 /// What is on its way between neighbours.
@@ -293,7 +296,7 @@ impl Driver {
                 (inner.versions.get(&wanted)?.clone(), base?.clone())
             };
             let (new, old) = (core.hashes_of(&version).ok()?, core.hashes_of(&base).ok()?);
-            core.delta(wanted, &new, &version.image, (&base, &old)).ok()?
+            core.delta(wanted, &new, &version.image, (&base, &old), ANSWER_BYTES_MAX).ok()?
         });
         if let Ok(Some(delta)) = made.await {
             net.gossip.say(to, &Message::News(Box::new(News { item, delta: Some(delta) })));

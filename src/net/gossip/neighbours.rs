@@ -413,7 +413,9 @@ impl Inner {
             self.sent.fetch_add(written as u64, Ordering::Relaxed);
             if let Some(limit) = &self.up {
                 let wait = limit.lock().spend(written);
-                sleep(wait).await;
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                }
             }
         }
     }
