@@ -18,8 +18,6 @@ const RENEW_PAUSE: Duration = Duration::from_secs(20 * 3_600);
 /// One that was signed so long ago is worth a word: those who may sign were not online, or it is kept from this device
 /// that they were.
 const OLD_SECONDS: u32 = 2 * DAY_SECONDS;
-/// Two records under one number are spoken of for so long.
-const FORK_SPOKEN_OF: Duration = Duration::from_secs(3_600);
 
 /// What was heard of the record.
 #[derive(Default)]
@@ -29,7 +27,7 @@ pub(super) struct Freshness {
     /// When this device last set out to sign the record anew.
     renewed: Option<Instant>,
     /// The last number under which two records were met.
-    forked: Option<(i64, Instant)>,
+    forked: Option<i64>,
 }
 
 /// Seconds between two clocks, and which is ahead.
@@ -88,10 +86,10 @@ impl Driver {
     /// Two records under one number were met.
     pub(super) fn note_fork(&self, seq: i64) {
         let fresh = &mut self.facts.lock().fresh;
-        if fresh.forked.is_none_or(|(known, _)| known != seq) {
+        if fresh.forked != Some(seq) {
             tracing::warn!(seq, "two records of one number: both are taken, and merged by who may write");
         }
-        fresh.forked = Some((seq, Instant::now()));
+        fresh.forked = Some(seq);
     }
 
     /// What a person should know of the record in force.
@@ -106,10 +104,11 @@ impl Driver {
             );
         }
         let forked = self.facts.lock().fresh.forked;
-        if let Some((seq, _)) = forked.filter(|(_, met)| met.elapsed() < FORK_SPOKEN_OF) {
+        // Two who publish at one time make such a pair, and the next record is that of their merge: nobody need know.
+        if let Some(forked) = forked.filter(|forked| seq.is_none_or(|seq| seq <= *forked)) {
             words.push(format!(
-                "two records of number {seq} were met: devices that do not hear of each other published at one time, or \
-                 somebody shows different states to different devices; both were taken, and who may write merges them"
+                "two records of number {forked} were met, and nobody who may write has merged them: devices that do not hear of \
+                 each other published at one time, or somebody shows different states to different devices"
             ));
         }
         words

@@ -231,7 +231,7 @@ impl Core {
                 .open_charter(&arrived.image, &arrived.commit, &arrived.commit.charter.id)
                 .is_some(),
         };
-        let mut good = 0;
+        let (mut good, mut outdated) = (0, BTreeSet::new());
         // The protected ones first: the others are held against them.
         let mut blocks: Vec<_> = charter.blocks.iter().collect();
         blocks.sort_by_key(|(number, _)| !is_protected(policy, **number));
@@ -276,6 +276,13 @@ impl Core {
                 }
                 Err(Unfit::Absent(place)) => return Err(TreeError::Absent(place).into()),
                 Err(Unfit::Refused(refused)) => {
+                    // Before a joiner has any state: a version from before the policy is nobody's misdeed.
+                    if ours.is_none()
+                        && arrived.commit.policy_counter < policy.counter
+                        && theirs.entry.counter <= block.floor.counter
+                    {
+                        outdated.insert(number.0);
+                    }
                     let status = refusal_status(
                         *number,
                         &block.path,
@@ -283,7 +290,7 @@ impl Core {
                         theirs.entry.signature_valid(&self.keys.database).then_some(theirs.entry.signer),
                     );
                     // It is met again with every version that stands on it.
-                    if !self.inner().state.refusals.contains(&status) {
+                    if !outdated.contains(&number.0) && !self.inner().state.refusals.contains(&status) {
                         let by = match &status.signer {
                             Some(_) => self.called(&theirs.entry.signer),
                             None => "somebody who cannot be told".into(),
@@ -302,7 +309,7 @@ impl Core {
         }
         if !plan.refusals.is_empty() {
             let mut inner = self.inner();
-            for refusal in &plan.refusals {
+            for refusal in plan.refusals.iter().filter(|refusal| !outdated.contains(&refusal.block)) {
                 inner.state.refuse(refusal.clone());
             }
             self.save(&inner)?;
