@@ -245,6 +245,10 @@ impl Driver {
                 self.tell_of(life, Input::Fetched(version.infohash, outcome));
             }
             Effect::Publish => {
+                // Who was left out by a rotation must not be told what was changed here while this device was away.
+                if !self.life.looked(life).await {
+                    return;
+                }
                 let input = self.publish(net).await;
                 self.tell_of(life, input);
             }

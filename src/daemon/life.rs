@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Nothing is taken before the lifeline was looked at, or could not be for so long: what comes from somebody who was left out
-/// must not be what a device moves with.
+/// Nothing is taken or published before the lifeline was looked at, or could not be for so long: what comes from somebody who was
+/// left out must not be what a device moves with, and what is made here must not go to them.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which keys the machine's orders were given under, and whether the lifeline was looked at.

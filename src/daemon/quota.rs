@@ -199,7 +199,9 @@ impl Driver {
     /// Whether a version that is to be here whole is larger than the disk; then that is said, and it is tried again later.
     pub(super) fn outgrows_disk(&self, infohash: InfoHash, image_bytes: u64) -> bool {
         let room_bytes = self.disk_bytes();
-        if self.core.settings.on_demand || image_bytes <= room_bytes {
+        // One that grows without measure is a lie, not a matter of room.
+        let fits = image_bytes <= room_bytes || image_bytes > self.growth_limit();
+        if self.core.settings.on_demand || fits {
             return false;
         }
         let unfit = Unfit { image_bytes, need_bytes: image_bytes, room_bytes };

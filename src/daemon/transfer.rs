@@ -320,12 +320,14 @@ impl Driver {
     pub(super) fn image_limit(&self) -> u64 {
         let settings = &self.core.settings;
         let usual = if settings.on_demand { ON_DEMAND_BYTES_MAX } else { self.disk_bytes() };
-        let configured = settings.image_bytes_max.unwrap_or(usual);
+        settings.image_bytes_max.unwrap_or(usual).min(self.growth_limit())
+    }
+
+    /// How large the next version may be, beside those that are here.
+    pub(super) fn growth_limit(&self) -> u64 {
         let inner = self.core.inner();
-        match inner.versions.iter().next() {
-            Some(version) => configured.min(2 * version.image.bytes() + GROWTH_BYTES_MAX),
-            None => configured,
-        }
+        let last = inner.versions.iter().next().map(|version| version.image.bytes());
+        last.map_or(u64::MAX, |bytes| bytes.saturating_mul(2).saturating_add(GROWTH_BYTES_MAX))
     }
 
     pub(super) async fn publish(self: &Arc<Self>, net: &Net) -> Input {
