@@ -1,6 +1,6 @@
 //! Results on stdout, for a person or as JSON; notes on stderr; what comes from outside is escaped for a terminal.
 //!
-//! Who puts a name into a line escapes it ([`shown`]), so that a line break in it makes no second line. Whatever is forgotten
+//! Who puts a name into a line escapes it ([`shown()`]), so that a line break in it makes no second line. Whatever is forgotten
 //! there is caught here: nothing that a terminal would act on leaves this file.
 
 use super::Outcome;
