@@ -230,7 +230,7 @@ fn renew(
     let done = json!({ "generation": generation, "kept": kept, "told": told });
     context.output.result(&done, |_| {
         let mut text = format!(
-            "{name} has new keys; {} devices were given them and follow by themselves.\n\
+            "{name} has new keys; {} device(s) were given them and follow by themselves, this one among them.\n\
              Everybody else keeps what he had and sees nothing newer: links from before, devices that only read and mirrors\n\
              that were not named with --keep. Give them new links. What they had read before, they have.",
             recipients.len()

@@ -112,7 +112,7 @@ fn described(status: &Status, all: bool) -> String {
     };
     rows.push(("engine", place));
     rows.push(("database", shown(status.database.as_bytes())));
-    rows.push(("device", short(&status.device)));
+    rows.push(("device", status.device.clone()));
     let confirmed = match status.confirmed_seconds_ago {
         Some(seconds) => format!("looked up {} ago", span(seconds)),
         None if status.dht_answers == Some(false) => "the DHT does not answer".into(),
