@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::context::Context;
+use super::device::{DeviceText, NotADevice};
 use super::enact::Admin;
 use super::output::{moment, short, table, understood};
 use super::session::Session;
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 /// How long new keys are given to reach others before the command ends; they go on reaching them after that.
 const TELLING_SECONDS: f64 = 10.0;
-/// Digits of a device's id that name it, at least.
-const PREFIX_MIN: usize = 8;
 
 /// Who may write in a database that lists its members.
 #[derive(Args)]
@@ -90,7 +89,7 @@ pub fn run(context: &Context, Member { name, action }: Member) -> Outcome {
 pub fn rotate(context: &Context, command: Rotate) -> Outcome {
     let name = &command.name;
     let mut admin = Admin::open_to(context, name, true)?;
-    let known = Known::ask(admin.session())?;
+    let known = Known::ask(&mut admin)?;
     let members = admin.terms()?.charter.members;
     let mut recipients = BTreeMap::new();
     match &members {
@@ -135,7 +134,7 @@ fn list(context: &Context, name: &Name) -> Outcome {
 
 fn add(context: &Context, name: &Name, devices: &[String]) -> Outcome {
     let mut admin = Admin::open(context, name)?;
-    let known = Known::ask(admin.session())?;
+    let known = Known::ask(&mut admin)?;
     let added = known.named(devices)?;
     let own = admin.own_device();
     let members = admin.enact(|terms| {
@@ -169,7 +168,7 @@ fn demote(context: &Context, name: &Name, devices: &[String]) -> Outcome {
 
 /// Takes devices off the list of members. Returns these, and who remains.
 fn shut_out(admin: &mut Admin<'_>, devices: &[String]) -> Result<(Vec<DeviceId>, Vec<DeviceId>), Failure> {
-    let known = Known::ask(admin.session())?;
+    let known = Known::ask(admin)?;
     let demoted = known.named(devices)?;
     let own = admin.own_device();
     if demoted.contains(&own) {
@@ -190,8 +189,8 @@ fn shut_out(admin: &mut Admin<'_>, devices: &[String]) -> Result<(Vec<DeviceId>,
 
 fn remove(context: &Context, name: &Name, devices: &[String], keep: &[String]) -> Outcome {
     let mut admin = Admin::open_to(context, name, true)?;
-    let kept = Known::ask(admin.session())?.recipients(keep)?;
-    let gone = Known::ask(admin.session())?.named(devices)?;
+    let kept = Known::ask(&mut admin)?.recipients(keep)?;
+    let gone = Known::ask(&mut admin)?.named(devices)?;
     if let Some((device, _)) = kept.iter().find(|(device, _)| gone.contains(device)) {
         let message = format!("{device} cannot be removed and kept at once");
         return Err(Failure::new(FailureKind::Usage, message));
@@ -243,16 +242,21 @@ fn renew(
 }
 
 /// The devices that are known here.
-struct Known(Vec<MemberSeen>);
+struct Known {
+    own: DeviceId,
+    devices: Vec<MemberSeen>,
+}
 
 impl Known {
-    fn ask(session: &mut Session<'_>) -> Result<Known, Failure> {
-        understood(session.ask(Request::Members)?).map(Known)
+    fn ask(admin: &mut Admin<'_>) -> Result<Known, Failure> {
+        let devices = understood(admin.session().ask(Request::Members)?)?;
+        Ok(Known { own: admin.own_device(), devices })
     }
 
     /// Those that have written and may.
     fn writers(&self) -> impl Iterator<Item = DeviceId> {
-        let writers = self.0.iter().filter(|member| member.writes && (member.time.is_some() || member.this));
+        let writers =
+            self.devices.iter().filter(|member| member.writes && (member.time.is_some() || member.this));
         writers.filter_map(|member| DeviceId::from_hex(&member.device))
     }
 
@@ -262,19 +266,14 @@ impl Known {
     }
 
     fn one(&self, name: &str) -> Result<DeviceId, Failure> {
-        if let Some(device) = DeviceId::from_hex(name) {
-            return Ok(device);
-        }
-        let refused = |message: String| Failure::new(FailureKind::Usage, message);
-        let wanted = name.to_ascii_lowercase();
-        let mut matching = self.0.iter().filter(|member| member.device.starts_with(&wanted));
-        match (matching.next(), matching.next()) {
-            (Some(only), None) if name.len() >= PREFIX_MIN => DeviceId::from_hex(&only.device)
-                .ok_or_else(|| Failure::failed("the engine named a device that is none")),
-            (Some(_), Some(_)) => Err(refused(format!("{name} could be several devices: give more digits"))),
-            _ => Err(refused(format!(
-                "{name} is no device that is known here: give its whole id of 64 digits, as `kilofs status` shows it there"
-            ))),
+        let text: DeviceText =
+            name.parse().map_err(|error: NotADevice| Failure::new(FailureKind::Usage, error.to_string()))?;
+        match text.exact(self.own) {
+            Some(device) => Ok(device),
+            None => {
+                let known = self.devices.iter().filter_map(|member| DeviceId::from_hex(&member.device));
+                text.among(&known.collect())
+            }
         }
     }
 

@@ -61,7 +61,9 @@ fn only_members_write_once_they_are_listed() {
         assert_eq!(device.status()["refused"].as_array().unwrap().len(), 0, "what was there before stays");
     }
     let unknown = a.kilofs(&["member", NAME, "demote", "0123456789"]);
-    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    let no_device = a.kilofs(&["member", NAME, "demote", "01234"]);
+    assert_eq!(no_device.code, Some(2), "{no_device:?}");
     let own = a.kilofs(&["member", NAME, "demote", &id(&a)]);
     assert_eq!(own.code, Some(2), "{own:?}");
     let others = b.kilofs(&["member", NAME, "add", &id(&c)]);
