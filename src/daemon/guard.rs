@@ -4,7 +4,7 @@
 use super::absent::Unfit;
 use super::error::EngineError;
 use crate::base::{BlockNumber, Inode, Place, RegionIndex};
-use crate::image::{Image, Store, StoreError};
+use crate::image::{Image, Store, StoreError, UNIT_BYTES};
 use crate::map::{Descend, Entry, FetchError, MapError, Visit, Which};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
@@ -14,53 +14,75 @@ use crate::tree::version::Version;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const COMPARED_BYTES: usize = 64 << 10;
+/// Regions in which an image does not go on from an older one, as far as that can be told.
+#[derive(Default)]
+pub struct Diverging {
+    /// Where bytes that are here would be given up for others, or for none.
+    pub known: BTreeSet<RegionIndex>,
+    /// Where the older one has bytes that are not here, so that nobody can compare them: no node, and nothing that was ever
+    /// opened.
+    pub unseen: BTreeSet<RegionIndex>,
+}
 
 /// The regions in which `new` does not begin with the bytes that `old` shows there.
-pub fn diverging(store: &Arc<Store>, old: &Image, new: &Image) -> Result<BTreeSet<RegionIndex>, EngineError> {
-    let mut diverging = BTreeSet::new();
+pub fn diverging(store: &Arc<Store>, old: &Image, new: &Image) -> Result<Diverging, EngineError> {
+    let mut diverging = Diverging::default();
     for (index, region) in old.iter() {
         let other = if index.0 < new.regions() { Some(new.region(index)) } else { None };
-        let same = match other {
-            _ if region.live == 0 || region.fill == 0 => true,
-            Some(other) if other.slot == region.slot && other.fill >= region.fill => true,
-            Some(other) if other.fill < region.fill => false,
-            Some(_) => same_bytes(store, old, new, index, region.fill)?,
-            None => false,
+        let likeness = match other {
+            _ if region.live == 0 || region.fill == 0 => Likeness::Same,
+            Some(other) if other.slot == region.slot && other.fill >= region.fill => Likeness::Same,
+            Some(other) if other.fill < region.fill => Likeness::Different,
+            Some(_) => likeness(store, old, new, index, region.fill)?,
+            None => Likeness::Different,
         };
-        if !same {
-            diverging.insert(index);
+        match likeness {
+            Likeness::Same => {}
+            Likeness::Unseen => drop(diverging.unseen.insert(index)),
+            Likeness::Different => drop(diverging.known.insert(index)),
         }
     }
     Ok(diverging)
 }
 
-fn same_bytes(
+enum Likeness {
+    Same,
+    /// All that is here is the same.
+    Unseen,
+    Different,
+}
+
+/// Compares what two images show of a region, one unit of presence after the other.
+fn likeness(
     store: &Arc<Store>,
     old: &Image,
     new: &Image,
     index: RegionIndex,
     fill: u32,
-) -> Result<bool, EngineError> {
-    let (mut one, mut other) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
-    let mut done = 0;
-    while done < fill as usize {
-        let count = COMPARED_BYTES.min(fill as usize - done);
-        let offset = index.start() + done as u64;
-        let read = store
-            .read(old, offset, &mut one[..count])
-            .and_then(|()| store.read(new, offset, &mut other[..count]));
-        match read {
-            // What cannot be compared is opened.
-            Err(StoreError::NotHere { .. }) => return Ok(false),
+) -> Result<Likeness, EngineError> {
+    let (mut one, mut other) = ([0; UNIT_BYTES as usize], [0; UNIT_BYTES as usize]);
+    let mut likeness = Likeness::Same;
+    for start in (0..fill).step_by(UNIT_BYTES as usize) {
+        let count = (fill - start).min(UNIT_BYTES as u32);
+        let (one, other) = (&mut one[..count as usize], &mut other[..count as usize]);
+        let offset = index.start() + u64::from(start);
+        match store.read(old, offset, one) {
+            Err(StoreError::NotHere { .. }) => {
+                likeness = Likeness::Unseen;
+                continue;
+            }
             read => read?,
         }
-        if one[..count] != other[..count] {
-            return Ok(false);
+        match store.read(new, offset, other) {
+            // What is here is not given up for what is not, unopened.
+            Err(StoreError::NotHere { .. }) => return Ok(Likeness::Different),
+            read => read?,
         }
-        done += count;
+        if one != other {
+            return Ok(Likeness::Different);
+        }
     }
-    Ok(true)
+    Ok(likeness)
 }
 
 /// Opens every node of a block's map, and every chunk that lies `where_to_look`. Chunks that are not here are `wanted`

@@ -7,7 +7,7 @@ use super::core::{Core, Listed, now_seconds};
 use super::error::EngineError;
 use super::floor::is_protected;
 use super::genesis::charter_id;
-use super::guard::{diverging, open_all, open_new_chunks};
+use super::guard::{Diverging, diverging, open_all, open_new_chunks};
 use super::status::RefusalStatus;
 use super::versions::Version as KeptVersion;
 use crate::base::{BlockNumber, DeviceId, Id, Place, RegionIndex};
@@ -53,7 +53,7 @@ pub(super) struct Arrived {
 pub(super) struct OldHead {
     pub image: Option<Image>,
     /// Regions in which the arrived image does not go on from it.
-    diverging: BTreeSet<RegionIndex>,
+    diverging: Diverging,
     pub told: BTreeMap<BlockNumber, Listed>,
 }
 
@@ -218,7 +218,7 @@ impl Core {
         drop(inner);
         let diverging = match &image {
             Some(image) => diverging(&self.store, image, &arrived.image)?,
-            None => BTreeSet::new(),
+            None => Diverging::default(),
         };
         let old = OldHead { image, diverging, told };
         let mut plan = Plan {
@@ -357,9 +357,15 @@ impl Core {
             {
                 let source = ImageSource::new(&self.store, image);
                 let map = Map::new(&keys, &source, self.tree_nodes());
-                if !old.diverging.is_empty() {
-                    let here = |place: Place| old.diverging.contains(&RegionIndex::of(place.offset));
-                    open_all(number, &new, arrived.image.bytes(), &here, true)?;
+                // Looking there costs a walk over the whole map. A member may write what it likes into what is not protected,
+                // so there only what has opened here is held on to.
+                let Diverging { known, unseen } = &old.diverging;
+                if !known.is_empty() || protected && !unseen.is_empty() {
+                    let there = |place: Place| {
+                        let region = RegionIndex::of(place.offset);
+                        known.contains(&region) || protected && unseen.contains(&region)
+                    };
+                    open_all(number, &new, arrived.image.bytes(), &there, true)?;
                 }
                 let old = Version { map: &map, root: told.root(), keys: &keys, source: &source };
                 if protected {
