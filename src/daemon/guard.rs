@@ -19,8 +19,8 @@ use std::sync::Arc;
 pub struct Diverging {
     /// Where bytes that are here would be given up for others, or for none.
     pub known: BTreeSet<RegionIndex>,
-    /// Where the older one has bytes that are not here, so that nobody can compare them: no node, and nothing that was ever
-    /// opened.
+    /// Where all that has opened here stays, and the older one has bytes that are not here, or zeros in which others were
+    /// written: a region whose end is not here is taken for full.
     pub unseen: BTreeSet<RegionIndex>,
 }
 
@@ -32,7 +32,6 @@ pub fn diverging(store: &Arc<Store>, old: &Image, new: &Image) -> Result<Divergi
         let likeness = match other {
             _ if region.live == 0 || region.fill == 0 => Likeness::Same,
             Some(other) if other.slot == region.slot && other.fill >= region.fill => Likeness::Same,
-            Some(other) if other.fill < region.fill => Likeness::Different,
             Some(_) => likeness(store, old, new, index, region.fill)?,
             None => Likeness::Different,
         };
@@ -45,14 +44,15 @@ pub fn diverging(store: &Arc<Store>, old: &Image, new: &Image) -> Result<Divergi
     Ok(diverging)
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Likeness {
     Same,
-    /// All that is here is the same.
+    /// All that is here and is not a tail of zeros is the same.
     Unseen,
     Different,
 }
 
-/// Compares what two images show of a region, one unit of presence after the other.
+/// Compares what two images show of a region up to a fill, one unit of presence after the other.
 fn likeness(
     store: &Arc<Store>,
     old: &Image,
@@ -61,7 +61,7 @@ fn likeness(
     fill: u32,
 ) -> Result<Likeness, EngineError> {
     let (mut one, mut other) = ([0; UNIT_BYTES as usize], [0; UNIT_BYTES as usize]);
-    let mut likeness = Likeness::Same;
+    let (mut likeness, mut ended) = (Likeness::Same, false);
     for start in (0..fill).step_by(UNIT_BYTES as usize) {
         let count = (fill - start).min(UNIT_BYTES as u32);
         let (one, other) = (&mut one[..count as usize], &mut other[..count as usize]);
@@ -78,8 +78,12 @@ fn likeness(
             Err(StoreError::NotHere { .. }) => return Ok(Likeness::Different),
             read => read?,
         }
-        if one != other {
-            return Ok(Likeness::Different);
+        let differs_from = if ended { Some(0) } else { (0..one.len()).find(|at| one[*at] != other[*at]) };
+        if let Some(from) = differs_from {
+            if one[from..].iter().any(|byte| *byte != 0) {
+                return Ok(Likeness::Different);
+            }
+            (likeness, ended) = (Likeness::Unseen, true);
         }
     }
     Ok(likeness)
@@ -161,5 +165,112 @@ impl<'v> Chunks<'v> {
         let data_id = InodeRecord::decode(&entry.value).ok()?.data_id;
         self.last = Some((inode, data_id));
         Some(data_id)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::base::{DatabaseId, PieceHashes, PieceIndex, PieceLength};
+    use crate::image::{MemoryDisk, hash_piece};
+
+    const LENGTH: PieceLength = PieceLength::MIN;
+    /// Where the first version ends: in the middle of a piece.
+    const ENDS: usize = 40 * 1024;
+
+    fn first() -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes[..ENDS]);
+        bytes
+    }
+
+    /// The first version with as much again written behind its end.
+    fn second() -> Vec<u8> {
+        let mut bytes = first();
+        blake3::Hasher::new_derive_key("more").finalize_xof().fill(&mut bytes[ENDS..2 * ENDS]);
+        bytes
+    }
+
+    /// A store that has some pieces of the first version, and gets all of another one.
+    struct Receiver(Arc<Store>);
+
+    impl Receiver {
+        fn new() -> Receiver {
+            Receiver(Store::create(Arc::new(MemoryDisk::new()), DatabaseId([7; 32])).unwrap())
+        }
+
+        fn hashes(whole: &[u8]) -> PieceHashes {
+            let hashes = whole.chunks(LENGTH.bytes() as usize).map(hash_piece).collect();
+            PieceHashes { length: LENGTH, image_bytes: whole.len() as u64, hashes }
+        }
+
+        /// The first version, of which these pieces are here when it is begun, and those come later.
+        fn begun_with(&self, at_once: &[u32], later: &[u32]) -> Image {
+            let whole = first();
+            let incoming = self.0.incoming(Self::hashes(&whole), &[]).unwrap();
+            let bring = |piece: &u32| {
+                let bytes = whole.chunks(LENGTH.bytes() as usize).nth(*piece as usize).unwrap();
+                incoming.accept(PieceIndex(*piece), bytes).unwrap();
+            };
+            at_once.iter().for_each(bring);
+            let image = incoming.finish_partial().unwrap();
+            later.iter().for_each(bring);
+            image
+        }
+
+        fn gets(&self, old: &Image, whole: &[u8]) -> Diverging {
+            let bases = [(old.clone(), Self::hashes(&first()))];
+            let incoming = self.0.incoming(Self::hashes(whole), &bases).unwrap();
+            for (number, bytes) in whole.chunks(LENGTH.bytes() as usize).enumerate() {
+                incoming.accept(PieceIndex(number as u32), bytes).unwrap();
+            }
+            diverging(&self.0, old, &incoming.finish().unwrap()).unwrap()
+        }
+    }
+
+    fn of(known: &[u32], unseen: &[u32]) -> [Vec<RegionIndex>; 2] {
+        [known, unseen].map(|regions| regions.iter().copied().map(RegionIndex).collect())
+    }
+
+    fn told(diverging: Diverging) -> [Vec<RegionIndex>; 2] {
+        [diverging.known, diverging.unseen].map(|regions| regions.into_iter().collect())
+    }
+
+    #[test]
+    fn a_region_that_only_grows_does_not_diverge() {
+        let receiver = Receiver::new();
+        let old = receiver.begun_with(&[0, 1, 2], &[]);
+        assert_eq!(told(receiver.gets(&old, &second())), of(&[], &[]));
+    }
+
+    #[test]
+    fn what_was_never_here_and_what_grows_behind_an_end_that_was_not_is_not_given_up() {
+        let receiver = Receiver::new();
+        let old = receiver.begun_with(&[0, 1], &[]);
+        assert_eq!(told(receiver.gets(&old, &second())), of(&[], &[0]));
+        let receiver = Receiver::new();
+        let old = receiver.begun_with(&[0, 1], &[2]);
+        assert!(receiver.0.is_whole(&old) && old.region(RegionIndex(0)).fill > ENDS as u32);
+        assert_eq!(told(receiver.gets(&old, &second())), of(&[], &[0]));
+    }
+
+    #[test]
+    fn other_bytes_for_those_that_are_here_are_noticed_wherever_they_lie() {
+        for (at_once, later) in [(&[0, 1, 2][..], &[][..]), (&[0, 1], &[2])] {
+            for at in [0, 20_000, ENDS - 1] {
+                let receiver = Receiver::new();
+                let old = receiver.begun_with(at_once, later);
+                let mut forged = second();
+                forged[at] ^= 1;
+                assert_eq!(told(receiver.gets(&old, &forged)), of(&[0], &[]), "{at}");
+            }
+        }
+        // Nothing behind it either, so that the end is nearer.
+        let receiver = Receiver::new();
+        let old = receiver.begun_with(&[0, 1, 2], &[]);
+        let mut shorter = first();
+        shorter[ENDS - 1] ^= 1;
+        assert_eq!(told(receiver.gets(&old, &shorter)), of(&[0], &[]));
     }
 }
