@@ -52,6 +52,8 @@ pub enum BlobKind {
 pub enum LocalKind {
     /// The device's own state, inside the store.
     State = 1,
+    /// What an image keeps that was set aside.
+    SetAside = 2,
 }
 
 /// A node's two sections.

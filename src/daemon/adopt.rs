@@ -1,12 +1,13 @@
 //! Makes an arrived version, or its merge with what was changed here, the working head.
 
 use super::allowance::limit;
+use super::aside::{Before, Lost};
 use super::conflicts::note_conflicts;
 use super::core::{Core, Inner, Listed, now_seconds};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::graft;
-use super::recut::{Across, Aside};
+use super::recut::Across;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
 use super::versions::Version as KeptVersion;
@@ -42,7 +43,7 @@ pub(super) struct Ours {
     /// The base of a merge, unless nobody has it; then, in pairs, what crossed it and what that one and the base stand on.
     pub bases: Vec<Base>,
     /// Changes that a policy which comes with the version forbids.
-    pub aside: Aside,
+    pub aside: Lost,
 }
 
 /// A version that a merge starts from.
@@ -161,7 +162,7 @@ impl Core {
             mark: Default::default(),
         };
         // Before the tree lets go of them: whatever fails from here on, the edits are kept.
-        let kept = self.keep_overflow(&ours, aside);
+        let before = self.keep_aside(&mut ours, aside)?;
         let _turn = self.turn.lock();
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
@@ -169,23 +170,23 @@ impl Core {
                 self.settle(arrived, plan, image, changes, relation, ours).map(Some)
             }
             Err(Stale) => {
-                let mut inner = self.inner();
-                inner.set_aside.truncate(kept);
-                inner.state.refusals = ours.state.refusals;
+                self.inner().forget_since(before);
                 Ok(None)
             }
         }
     }
 
-    /// Sets aside what had to be left out of a merge; says how many there were before.
-    fn keep_overflow(&self, ours: &Ours, aside: Vec<(BlockNumber, Option<Root>)>) -> usize {
-        const WHY: &str = "it was filled on two devices apart from each other, and both together hold more than twice its quota";
+    /// Sets aside what had to be left out of a merge, and what may not be written behind a new border; says what there was
+    /// before.
+    fn keep_aside(&self, ours: &mut Ours, left_out: Lost) -> Result<Before, EngineError> {
+        const FULL: &str = "it was filled on two devices apart from each other, and both together hold more than twice its quota";
+        const BORDER: &str = "a directory became a block in which the policy does not let this device write";
         let mut inner = self.inner();
-        let kept = inner.set_aside.len();
-        for lost in aside {
-            self.set_aside(&mut inner, &ours.state.charter, &ours.head, lost, WHY);
-        }
-        kept
+        let before = inner.aside_before();
+        let (charter, image) = (&ours.state.charter, &ours.head.image);
+        self.set_aside(&mut inner, charter, image, left_out, FULL)?;
+        self.set_aside(&mut inner, charter, image, std::mem::take(&mut ours.aside), BORDER)?;
+        Ok(before)
     }
 
     fn ours(&self, arrived: &Arrived, patience: Instant) -> Result<Ours, EngineError> {
@@ -208,7 +209,7 @@ impl Core {
         let bases = self.open_bases(&inner, &found)?;
         let (state, entries, heads) = (inner.state.clone(), inner.entries.clone(), inner.heads.clone());
         drop(inner);
-        Ok(Ours { head, state, entries, heads, dirty, covered, bases, aside: Aside::new() })
+        Ok(Ours { head, state, entries, heads, dirty, covered, bases, aside: Lost::new() })
     }
 
     /// Opens what a merge starts from. A version that crossed the base counts where the newest that both stand on is here.
@@ -275,7 +276,6 @@ impl Core {
         let State { policy, charter, .. } = &ours.state;
         if policy.supersedes(&inner.state.policy) {
             (inner.state.policy, inner.state.charter) = (policy.clone(), charter.clone());
-            self.keep_aside(&mut inner, &ours);
             limit(tree, charter);
             self.say_what_is_closed(&inner);
         }

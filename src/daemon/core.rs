@@ -5,6 +5,7 @@
 //! flushing, `inner`, the log's. None is taken by a FUSE handler while it holds a lock of the tree.
 
 use super::allowance::{Weighed, limit};
+use super::aside::SetAside;
 use super::cache::Cache;
 use super::config::Settings;
 use super::error::EngineError;
@@ -56,19 +57,6 @@ impl Listed {
     }
 }
 
-/// Local edits that a newer policy forbids, kept whole.
-#[derive(Clone)]
-pub struct SetAside {
-    /// The block.
-    pub block: BlockNumber,
-    /// The root of its map with the edits.
-    pub root: Option<Root>,
-    /// When, in seconds since 1970.
-    pub time: u32,
-    /// The image that the root lies in.
-    pub image: Image,
-}
-
 /// What changes while the engine runs.
 pub struct Inner {
     /// The sealed state.
@@ -77,6 +65,8 @@ pub struct Inner {
     pub versions: Versions,
     /// Edits that were set aside.
     pub set_aside: Vec<SetAside>,
+    /// Kept images of which it cannot be read what they are.
+    pub unread: Vec<Kept>,
     /// The image of the working head as it was last flushed.
     pub image: Image,
     /// The tree's generation at that flush.
@@ -193,6 +183,7 @@ impl Core {
                 state,
                 versions: Versions::default(),
                 set_aside: Vec::new(),
+                unread: Vec::new(),
                 generation: 0,
                 published: None,
                 heads: Vec::new(),
@@ -237,8 +228,15 @@ impl Core {
                     inner.versions.add(Version { reference, time, image, commit: commit.map(Arc::new) });
                 }
                 Ok(Label::SetAside { block, root, time }) => {
-                    inner.set_aside.push(SetAside { block, root, time, image });
+                    inner.set_aside.push(SetAside::unlisted(block, root, time, image));
                 }
+                Ok(Label::SetAsideList { list }) => match self.read_lists(&image, list) {
+                    Ok(told) => inner.set_aside.extend(told),
+                    Err(error) => {
+                        tracing::warn!(%error, "the image is kept as it is");
+                        inner.unread.push(Kept { label, image });
+                    }
+                },
                 Err(_) => {
                     tracing::warn!("the store keeps an image that this version of kilofs does not know")
                 }
@@ -348,10 +346,8 @@ impl Core {
         }
         // Versions are listed newest first and read back in that order: the oldest must come first.
         list[1..].reverse();
-        for aside in &inner.set_aside {
-            let label = Label::SetAside { block: aside.block, root: aside.root, time: aside.time };
-            list.push(kept(label, &aside.image));
-        }
+        list.extend(SetAside::kept(&inner.set_aside));
+        list.extend(inner.unread.iter().cloned());
         let sealed = self.keys.local.seal_local(LocalKind::State, &inner.state.encode());
         Core::count(&self.done.commits);
         self.saved.notify_one();

@@ -1,11 +1,11 @@
 //! What was: the kept versions as trees, the log, differences, restoring, and the check of everything.
 
 use super::answers::{CheckFinding, Checked, Differing, KeptVersion, LogEntry};
-use super::core::{Core, SetAside};
+use super::core::Core;
 use super::error::EngineError;
 use super::versions::Version;
 use crate::base::{BlockNumber, Inode};
-use crate::tree::{Attr, BlockView, DirItem, FileType, ReadTree, TreeError};
+use crate::tree::{Attr, DirItem, FileType, ReadTree, TreeError};
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,15 +39,6 @@ pub fn version_tree(core: &Core, version: &Version) -> Result<Arc<dyn ReadTree>,
     let charter = core.open_charter(&version.image, commit, &commit.charter.id).unwrap_or(present);
     let views = core.views(&policy, &charter, &roots);
     Ok(core.tree()?.snapshot(&version.image, views)?)
-}
-
-/// The tree of edits that were set aside.
-pub fn set_aside_tree(core: &Core, aside: &SetAside) -> Result<Arc<dyn ReadTree>, EngineError> {
-    let (policy, charter) = policy_of(core);
-    let roots = BTreeMap::from([(aside.block, aside.root)]);
-    let own = |view: &BlockView| view.number == aside.block || view.number == BlockNumber::ROOT;
-    let views: Vec<_> = core.views(&policy, &charter, &roots).open.into_iter().filter(own).collect();
-    Ok(core.tree()?.snapshot(&aside.image, views)?)
 }
 
 fn policy_of(core: &Core) -> (crate::record::Policy, crate::record::Charter) {

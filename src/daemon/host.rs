@@ -1,9 +1,9 @@
 //! What the mount asks of the engine.
 
+use super::aside::SetAside;
 use super::commands::Desk;
-use super::core::SetAside;
 use super::history;
-use crate::base::{InfoHash, Inode, Place};
+use crate::base::{Id, InfoHash, Inode, Place};
 use crate::fuse::{Host, Provenance, RefusedEntry, VersionEntry};
 use crate::tree::{ReadTree, TreeError};
 use parking_lot::Mutex;
@@ -15,13 +15,16 @@ use tokio::runtime::Handle;
 /// How many versions `.kilofs/versions` shows.
 const SHOWN_MAX: usize = 5;
 
+/// What was set aside: block, time, root.
+type Refused = (u16, u32, Option<Id>);
+
 /// The engine as its mount sees it.
 pub struct EngineHost {
     desk: Arc<Desk>,
     runtime: Handle,
     /// Trees that were handed out, so that one version stays one tree.
     versions: Mutex<HashMap<InfoHash, Arc<dyn ReadTree>>>,
-    refused: Mutex<HashMap<(u16, u32), Arc<dyn ReadTree>>>,
+    refused: Mutex<HashMap<Refused, Arc<dyn ReadTree>>>,
 }
 
 impl EngineHost {
@@ -33,11 +36,11 @@ impl EngineHost {
 
     fn refused_tree(&self, aside: &SetAside) -> Option<Arc<dyn ReadTree>> {
         let mut trees = self.refused.lock();
-        let key = (aside.block.0, aside.time);
+        let key = (aside.block.0, aside.time, aside.root.map(|root| root.id));
         if let Some(tree) = trees.get(&key) {
             return Some(tree.clone());
         }
-        let tree = history::set_aside_tree(&self.desk.core, aside).ok()?;
+        let tree = self.desk.core.set_aside_tree(aside).ok()?;
         trees.insert(key, tree.clone());
         Some(tree)
     }
@@ -88,19 +91,12 @@ impl Host for EngineHost {
     }
 
     fn refused(&self) -> Vec<RefusedEntry> {
-        // Of several edits of one block that were set aside, the newest is shown here.
-        let mut newest: HashMap<u16, SetAside> = HashMap::new();
-        for aside in &self.desk.core.inner().set_aside {
-            newest.insert(aside.block.0, aside.clone());
-        }
-        let entry = |aside: &SetAside| {
-            Some(RefusedEntry {
-                block: aside.block,
-                root: aside.block.root_inode(),
-                tree: self.refused_tree(aside)?,
-            })
+        let all = self.desk.core.inner().set_aside.clone();
+        let entry = |(name, aside): (String, &SetAside)| {
+            let root = aside.block.root_inode();
+            Some(RefusedEntry { name, root, tree: self.refused_tree(aside)? })
         };
-        newest.values().filter_map(entry).collect()
+        SetAside::names(&all).into_iter().zip(&all).filter_map(entry).collect()
     }
 
     fn provenance(&self, inode: Inode) -> Option<Provenance> {

@@ -1,6 +1,6 @@
 //! What a kept image is: the store treats labels as opaque bytes.
 
-use crate::base::{BlockNumber, InfoHash, Malformed, Reader, Writer};
+use crate::base::{BlockNumber, InfoHash, Locator, Malformed, Reader, Writer};
 use crate::map::Root;
 use crate::record::VersionRef;
 
@@ -25,11 +25,17 @@ pub enum Label {
         /// When it was set aside, in seconds since 1970.
         time: u32,
     },
+    /// Local edits of any number of blocks that do not come in: a list in the image tells which.
+    SetAsideList {
+        /// The last list.
+        list: Locator,
+    },
 }
 
 const HEAD: u8 = 0;
 const VERSION: u8 = 1;
 const SET_ASIDE: u8 = 2;
+const SET_ASIDE_LIST: u8 = 3;
 
 impl Label {
     /// The label's bytes.
@@ -44,6 +50,7 @@ impl Label {
                 writer.u8(SET_ASIDE).u16(block.0).u32(*time);
                 put_root(&mut writer, root.as_ref());
             }
+            Label::SetAsideList { list } => _ = writer.u8(SET_ASIDE_LIST).locator(list),
         }
         writer.0
     }
@@ -63,6 +70,7 @@ impl Label {
                 let time = reader.u32()?;
                 Label::SetAside { block, root: get_root(&mut reader)?, time }
             }
+            SET_ASIDE_LIST => Label::SetAsideList { list: reader.locator()? },
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -75,7 +83,7 @@ pub fn put_root(writer: &mut Writer, root: Option<&Root>) {
     match root {
         None => _ = writer.u8(0),
         Some(root) => {
-            let locator = crate::base::Locator { place: root.place, id: root.id };
+            let locator = Locator { place: root.place, id: root.id };
             writer.u8(1).u8(root.level).locator(&locator);
         }
     }
@@ -97,7 +105,7 @@ pub fn get_root(reader: &mut Reader) -> Result<Option<Root>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Id, Locator, Place};
+    use crate::base::{Id, Place};
 
     #[test]
     fn labels_survive() {
@@ -110,6 +118,7 @@ mod tests {
             Label::Version { reference, time: 7 },
             Label::SetAside { block: BlockNumber(3), root, time: 8 },
             Label::SetAside { block: BlockNumber(3), root: None, time: 8 },
+            Label::SetAsideList { list: commit },
         ] {
             assert_eq!(Label::decode(&label.encode()), Ok(label));
         }

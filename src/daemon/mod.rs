@@ -5,6 +5,7 @@ mod absent;
 mod adopt;
 pub mod allowance;
 pub mod answers;
+pub mod aside;
 mod ask;
 mod borders;
 pub mod cache;

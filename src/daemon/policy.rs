@@ -2,13 +2,12 @@
 
 use super::allowance::limit;
 use super::control::{Ground, GroundBlock};
-use super::core::{Core, Inner, SetAside, now_seconds};
+use super::core::{Core, Inner};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::graft;
 use super::moves::{Announced, Followed};
 use super::recut::Prepared;
-use super::status::RefusalStatus;
 use crate::base::BlockNumber;
 use crate::record::{Charter, Lifeline, Policy, SignedItem};
 use crate::tree::{Changes, Head, Stale};
@@ -224,24 +223,15 @@ impl Core {
         };
         drop(draft);
         // Before the tree lets go of them: whatever fails from here on, the edits are kept.
-        let (kept, told) = (inner.set_aside.len(), inner.state.refusals.clone());
-        for (block, root) in aside {
-            self.set_aside(
-                &mut inner,
-                charter,
-                &head,
-                (block, root),
-                "the policy no longer lets this device write here",
-            );
-        }
+        let before = inner.aside_before();
+        const WHY: &str = "the policy no longer lets this device write here";
+        self.set_aside(&mut inner, charter, &head.image, aside, WHY)?;
         drop(inner);
         let _turn = self.turn.lock();
         let changes = match tree.adopt(head.generation, next, views) {
             Ok(changes) => changes,
             Err(Stale) => {
-                let mut inner = self.inner();
-                inner.set_aside.truncate(kept);
-                inner.state.refusals = told;
+                self.inner().forget_since(before);
                 return Ok(None);
             }
         };
@@ -275,27 +265,5 @@ impl Core {
             }
             _ => Ok(None),
         }
-    }
-
-    /// Keeps a state of this device's that does not come in, and says why.
-    pub(super) fn set_aside(
-        &self,
-        inner: &mut Inner,
-        charter: &Charter,
-        head: &Head,
-        (block, root): (BlockNumber, Option<crate::map::Root>),
-        why: &str,
-    ) {
-        let path = charter.blocks.get(&block).map(|block| String::from_utf8_lossy(&block.path).into_owned());
-        let path = format!("/{}", path.unwrap_or_default());
-        tracing::warn!("what was edited here is set aside under .kilofs/refused/{block}: {why}");
-        inner.set_aside.push(SetAside { block, root, time: now_seconds(), image: head.image.clone() });
-        inner.state.refusals.insert(RefusalStatus {
-            block: block.0,
-            path,
-            kind: "local".into(),
-            signer: None,
-            reason: format!("{why}; its edits are under .kilofs/refused/{block}"),
-        });
     }
 }

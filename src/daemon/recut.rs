@@ -3,9 +3,10 @@
 //! and merges it there.
 
 use super::adopt::Ours;
+use super::aside::Lost;
 use super::borders::{Border, Way, borders};
 use super::control::{Ground, GroundBlock, Recutting};
-use super::core::{Core, Inner, Listed};
+use super::core::{Core, Listed};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::take::{Arrived, Plan, Taken};
@@ -56,9 +57,6 @@ pub(super) struct Across {
     pub(super) charter: Charter,
     borders: Vec<Border>,
 }
-
-/// What was changed here and may not be written any more.
-pub(super) type Aside = Vec<(BlockNumber, Option<Root>)>;
 
 impl Core {
     /// Makes the maps that a charter asks for in which borders have moved. The floors that it needs are the answer.
@@ -238,7 +236,7 @@ impl Core {
         ours: &mut Ours,
         plan: &Plan,
         across: &Across,
-    ) -> Result<Aside, EngineError> {
+    ) -> Result<Lost, EngineError> {
         let sides: BTreeSet<BlockNumber> = across.borders.iter().flat_map(Border::sides).collect();
         let moved: BTreeSet<BlockNumber> =
             sides.iter().filter(|number| ours.moved(number)).copied().collect();
@@ -263,7 +261,7 @@ impl Core {
             }
         }
         (ours.state.policy, ours.state.charter) = (across.policy.clone(), across.charter.clone());
-        let mut aside = Aside::new();
+        let mut aside = Lost::new();
         for number in across.charter.blocks.keys() {
             let own = ours.head.roots.get(number).copied().flatten();
             let theirs = plan.entries.get(number).and_then(Listed::root);
@@ -274,13 +272,5 @@ impl Core {
             }
         }
         Ok(aside)
-    }
-
-    /// Keeps what is set aside, and says so.
-    pub(super) fn keep_aside(&self, inner: &mut Inner, ours: &Ours) {
-        const WHY: &str = "a directory became a block in which the policy does not let this device write";
-        for (block, root) in &ours.aside {
-            self.set_aside(inner, &ours.state.charter, &ours.head, (*block, *root), WHY);
-        }
     }
 }

@@ -21,7 +21,7 @@ pub trait Host: Send + Sync {
     fn conflicts(&self) -> String;
     /// What `.kilofs/versions/` holds. One version must be the same `Arc` as long as it is listed.
     fn versions(&self) -> Vec<VersionEntry>;
-    /// What `.kilofs/refused/` holds. One tree must be the same `Arc` as long as it is listed.
+    /// What `.kilofs/refused/` holds, always in one order. One tree must be the same `Arc` as long as it is listed.
     fn refused(&self) -> Vec<RefusedEntry>;
     /// What the virtual extended attributes of an inode say.
     fn provenance(&self, inode: Inode) -> Option<Provenance>;
@@ -35,10 +35,10 @@ pub struct VersionEntry {
     pub tree: Option<Arc<dyn ReadTree>>,
 }
 
-/// Edits that a newer policy forbids: the directory `.kilofs/refused/BLOCK`.
+/// Edits that a newer policy forbids: the directory `.kilofs/refused/BLOCK`, or `.kilofs/refused/BLOCK.N` for older ones.
 pub struct RefusedEntry {
-    /// The block in which they were made.
-    pub block: BlockNumber,
+    /// The directory's name.
+    pub name: String,
     /// The inode at which the directory starts: the root of the block.
     pub root: Inode,
     /// The block as it stood with them.

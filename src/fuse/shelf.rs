@@ -312,7 +312,7 @@ impl Shelf {
         };
         let refused = || {
             self.host.refused().into_iter().map(|entry| {
-                (name(&entry.block), Loan { tree: entry.tree, inode: entry.root, parent: REFUSED })
+                (entry.name.into_bytes(), Loan { tree: entry.tree, inode: entry.root, parent: REFUSED })
             })
         };
         if directory == VERSIONS { versions().collect() } else { refused().collect() }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod allowance;
+mod aside;
 mod bulk;
 mod crash;
 mod demand;

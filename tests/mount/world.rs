@@ -65,7 +65,11 @@ impl Host for TestHost {
 
     fn refused(&self) -> Vec<RefusedEntry> {
         let root = BlockNumber::ROOT.root_inode();
-        let entry = |tree: &Arc<dyn ReadTree>| RefusedEntry { block: SIDE_BLOCK, root, tree: tree.clone() };
+        let entry = |tree: &Arc<dyn ReadTree>| RefusedEntry {
+            name: SIDE_BLOCK.to_string(),
+            root,
+            tree: tree.clone(),
+        };
         self.refused.lock().iter().map(entry).collect()
     }
 
