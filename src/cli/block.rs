@@ -154,6 +154,9 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
     let births = paths.iter().map(|_| random().map(Birth)).collect::<Result<Vec<_>, _>>()?;
     let change = |terms: &mut Terms| {
         let numbers = numbers_for(terms, &paths)?;
+        if empty {
+            terms.raise_around(paths.iter().map(Vec::as_slice))?;
+        }
         for (((path, number), birth), owner) in paths.iter().zip(&numbers).zip(&births).zip(&owners) {
             terms.set_mode(*number, mode);
             let floor = Floor { counter: 0, root: None };

@@ -17,8 +17,8 @@ use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
 use crate::daemon::moves::Announced;
 use crate::record::{
-    ANNOUNCEMENT_BYTES_MAX, Announcement, Charter, Floor, Lifeline, Members, Mode, Moved, Policy, SignedItem,
-    next_floor, open_lifeline, sign_lifeline,
+    ANNOUNCEMENT_BYTES_MAX, Announcement, BlockCharter, Charter, Floor, Lifeline, Members, Mode, Moved,
+    Policy, SignedItem, next_floor, open_lifeline, sign_lifeline,
 };
 use crate::torrent::{carrier_info, infohash_of};
 use data_encoding::HEXLOWER;
@@ -103,6 +103,23 @@ impl Terms {
         }
         self.set_mode(number, mode);
         Ok(())
+    }
+
+    /// Nothing counts any more that somebody makes around these paths, which become blocks, without knowing of that: it
+    /// would lie hidden behind them.
+    pub fn raise_around<'p>(&mut self, paths: impl Iterator<Item = &'p [u8]>) -> Outcome {
+        let holds = |block: &BlockCharter, path: &[u8]| {
+            let rest = path.strip_prefix(&block.path[..]);
+            rest.is_some_and(|rest| block.path.is_empty() || rest.starts_with(b"/"))
+        };
+        let blocks = &self.charter.blocks;
+        let around: BTreeSet<BlockNumber> = paths
+            .filter_map(|path| {
+                let around = blocks.iter().filter(|(_, block)| holds(block, path));
+                around.max_by_key(|(_, block)| block.path.len()).map(|(number, _)| *number)
+            })
+            .collect();
+        around.into_iter().try_for_each(|number| self.raise_floor(number))
     }
 
     /// What a block is now is where whatever comes begins: nothing below it counts any more.

@@ -120,6 +120,9 @@ impl Core {
             let Some(keys) = self.keys.block(*number, block) else { continue };
             let theirs = plan.theirs.contains(number).then(|| plan.entries.get(number)).flatten();
             let own = ours.head.roots.get(number).copied().flatten();
+            // A block that begins empty has no entry: what is set aside would stay in it.
+            let forbidden = theirs.is_none() && ours.aside.iter().any(|(aside, _)| aside == number);
+            let own = own.filter(|_| !forbidden);
             let carried = |root| graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft);
             let root = match (theirs, own) {
                 (Some(theirs), _) if !self.merges(&ours, number) => theirs.root(),
@@ -283,7 +286,9 @@ impl Core {
         let left_out = plan.unaware || relation.overflow.theirs;
         let stands_on_it = !left_out || ours.heads.is_empty();
         inner.heads = stands_on_it.then_some(arrived_head).into_iter().collect();
-        if !stands_on_it || !ours.covered && self.keys.publishes() && !relation.overflow.ours {
+        let stays = !relation.overflow.ours
+            && !self.leaves_others_behind(&ours, &arrived.commit, arrived.reference.commit.id);
+        if !stands_on_it || !ours.covered && self.keys.publishes() && stays {
             inner.heads.extend(ours.heads);
             inner.heads.truncate(HEADS_MAX);
         }

@@ -1,13 +1,17 @@
 //! The state at which a block stood when its mode or owner last changed. The admin vouched for it in the charter, so nobody
 //! has to sign it again: this is the one place that makes its entry, alike at every device.
 
+use super::adopt::Ours;
 use super::core::{Core, Inner, Listed};
 use super::error::EngineError;
 use super::take::Arrived;
-use crate::base::{BlockNumber, DeviceId, Signature};
+use crate::base::{BlockNumber, DeviceId, Id, Signature};
 use crate::map::Root;
-use crate::record::{BlockCharter, BlockEntry, Charter, Commit, Mode, Policy, RootRef, rank, still_counts};
+use crate::record::{
+    BlockCharter, BlockEntry, Charter, Commit, Maker, Mode, Policy, RootRef, rank, still_counts,
+};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The mode of a block.
 pub fn mode_of(policy: &Policy, number: BlockNumber) -> Mode {
@@ -18,6 +22,16 @@ pub fn mode_of(policy: &Policy, number: BlockNumber) -> Mode {
 /// those who may write.
 pub fn is_protected(policy: &Policy, number: BlockNumber) -> bool {
     matches!(mode_of(policy, number), Mode::ReadOnly | Mode::Owner)
+}
+
+/// Whether a commit stands on commits of a device that none of `heads` stands on.
+fn brings(commit: &Commit, device: &DeviceId, heads: &[(Id, Arc<Commit>)]) -> bool {
+    let stood_on = |(_, head): &(Id, Arc<Commit>), maker: &Maker, counter: u64| {
+        let below = head.vector.get(maker).is_some_and(|known| known.counter >= counter);
+        below || (head.device, head.session) == (maker.device, maker.session) && head.counter >= counter
+    };
+    let makers = commit.vector.iter().filter(|(maker, _)| maker.device == *device);
+    makers.into_iter().any(|(maker, stamp)| !heads.iter().any(|head| stood_on(head, maker, stamp.counter)))
 }
 
 impl Core {
@@ -76,20 +90,45 @@ impl Core {
         }
     }
 
-    /// Whether an arrived entry is work of its maker's from before it knew the policy in force, which that one has yet to
-    /// bring under it: sign it anew on the floor, or set it aside.
+    /// Whether an arrived entry is work from before its maker knew the policy in force, which that one has yet to bring
+    /// under it: sign it anew on the floor, or set it aside. The maker is the commit's, or one whose commits that one
+    /// stands on and `heads` do not.
     pub(super) fn is_unaware(
         &self,
         (policy, charter): (&Policy, &Charter),
         number: BlockNumber,
         entry: &BlockEntry,
         commit: &Commit,
+        heads: &[(Id, Arc<Commit>)],
     ) -> bool {
-        let Some(block) = charter.blocks.get(&number) else { return false };
+        let elsewhere = entry.signer == commit.device || brings(commit, &entry.signer, heads);
+        let Some(block) = charter.blocks.get(&number).filter(|block| block.birth == entry.birth) else {
+            // The block is gone: what was in it belongs where its maker brings it.
+            return commit.policy_counter < policy.counter && elsewhere && entry.root.is_some();
+        };
         commit.policy_counter < policy.counter
-            && entry.signer == commit.device
+            && elsewhere
             && entry.root.map(|root| root.id) != block.floor.root
             && !self.still_counts(policy, charter, number, entry)
+    }
+
+    /// Whether this device's side has work of others in it that does not count any more, that `arrived` knows nothing of,
+    /// and that this device may not bring in: then what it makes next must not stand on it, or its maker would never
+    /// find it missing.
+    pub(super) fn leaves_others_behind(&self, ours: &Ours, arrived: &Commit, id: Id) -> bool {
+        let (policy, charter) = (&ours.state.policy, &ours.state.charter);
+        let theirs = [(id, Arc::new(arrived.clone()))];
+        let left = |(number, listed): (&BlockNumber, &Listed)| {
+            let entry = &listed.entry;
+            let Some(block) = charter.blocks.get(number) else { return false };
+            entry.signer != self.keys.device.public()
+                && entry.birth == block.birth
+                && entry.root.map(|root| root.id) != block.floor.root
+                && !self.still_counts(policy, charter, *number, entry)
+                && !self.may_write(policy, charter, *number)
+                && ours.heads.iter().any(|(_, head)| brings(head, &entry.signer, &theirs))
+        };
+        ours.entries.iter().any(left)
     }
 
     /// The blocks in which this device has published something that an arrived version does not stand on.

@@ -206,6 +206,11 @@ impl Core {
             if forbidden && (edited || !counts && own.contains(number)) {
                 aside.push((*number, root));
             }
+            if forbidden && !counts && block.floor.root.is_none() {
+                // It began empty, and versions say nothing of it: what does not count any more would stay.
+                roots.insert(*number, None);
+                continue;
+            }
             let root = match forbidden && edited {
                 true => self.published_root(&inner, *number, block, &draft)?,
                 false => root,

@@ -212,7 +212,8 @@ impl Core {
         let known = inner.entries.clone();
         let head = inner.state.head.and_then(|head| inner.versions.get(&head.infohash));
         let image = head.map(|version| version.image.clone());
-        let apart = !inner.heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
+        let heads = inner.heads.clone();
+        let apart = !heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
         let mut told = self.told_entries(&inner)?;
         told.retain(|number, _| !inner.spoilt.contains(number));
         drop(inner);
@@ -232,6 +233,9 @@ impl Core {
                 .is_some(),
         };
         let (mut good, mut outdated) = (0, BTreeSet::new());
+        plan.unaware = arrived.entries.iter().any(|(number, theirs)| {
+            self.is_unaware((policy, charter), *number, &theirs.entry, &arrived.commit, &heads)
+        });
         // The protected ones first: the others are held against them.
         let mut blocks: Vec<_> = charter.blocks.iter().collect();
         blocks.sort_by_key(|(number, _)| !is_protected(policy, **number));
@@ -239,7 +243,10 @@ impl Core {
             let ours = known.get(number).filter(|listed| listed.entry.birth == block.birth);
             let Some(theirs) = arrived.entries.get(number).filter(|listed| listed.entry.birth == block.birth)
             else {
-                if ours.is_some() || block.floor.root.is_some() {
+                let begins_empty = block.floor.root.is_none();
+                let counts = |ours: &&Listed| self.still_counts(policy, charter, *number, &ours.entry);
+                let ours = ours.filter(|ours| !begins_empty || counts(ours));
+                if ours.is_some() || !begins_empty {
                     let reason = "it leaves the block out".into();
                     plan.refusals.push(refusal_status(*number, &block.path, reason, None));
                 }
@@ -247,7 +254,6 @@ impl Core {
                 continue;
             };
             let rules = (policy, charter);
-            plan.unaware |= self.is_unaware(rules, *number, &theirs.entry, &arrived.commit);
             if let Some(ours) = ours
                 && self.outranks(rules, *number, (ours, theirs), &arrived.commit, apart)
             {

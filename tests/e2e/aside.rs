@@ -89,6 +89,8 @@ fn older_edits_stay_beside_newer_ones_and_after_their_block() {
         a.sync();
         online(&b);
         wait_until("it is set aside", || b.path(&format!(".kilofs/refused/1/edit-{round}")).exists());
+        await_agreement(&[&a, &b]);
+        assert_eq!(fs::read_dir(b.path("docs")).unwrap().count(), 0, "an empty block is shown empty");
         a.json(&["policy", NAME, "set", "/docs", "rw"]);
         a.sync();
         wait_until("b may write again", || b.status()["blocks"][1]["writable"] == true);

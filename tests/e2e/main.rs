@@ -43,4 +43,5 @@ mod subtree;
 mod terminal;
 mod together;
 mod trees;
+mod unaware;
 mod watch;
