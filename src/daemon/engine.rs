@@ -379,6 +379,7 @@ impl Engine {
 async fn persist_regularly(core: Arc<Core>) {
     let mut last = None;
     let (mut quiet, mut commits_due) = (0, 0);
+    let mut failing = None;
     loop {
         tokio::time::sleep(PERSIST_PERIOD).await;
         let Some(tree) = &core.tree else { return };
@@ -394,9 +395,24 @@ async fn persist_regularly(core: Arc<Core>) {
         let persisting = core.clone();
         let persist = move || if changed { persisting.persist() } else { persisting.commit() };
         match tokio::task::spawn_blocking(persist).await {
-            Ok(Ok(())) if changed => last = Some(generation),
-            Ok(Ok(())) => commits_due -= 1,
-            Ok(Err(error)) => tracing::error!(%error, "changes are not durable"),
+            Ok(Ok(())) => {
+                if changed {
+                    last = Some(generation);
+                } else {
+                    commits_due -= 1;
+                }
+                if failing.take().is_some() {
+                    tracing::info!("changes are durable again");
+                }
+            }
+            // Once, however often it is tried.
+            Ok(Err(error)) => {
+                let error = Some(error.to_string());
+                if failing != error {
+                    tracing::error!(error, "changes are not durable; it is tried again");
+                    failing = error;
+                }
+            }
             Err(error) => tracing::error!(%error, "persisting ended abnormally"),
         }
     }

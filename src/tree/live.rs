@@ -5,6 +5,7 @@ use super::block::{Base, BlockView, Blocks, Shared};
 use super::chunk_cache::ChunkCache;
 use super::error::TreeError;
 use super::flush::{Flushing, Head};
+use super::headroom::Headroom;
 use super::inode::Timestamp;
 use super::journal::{Journal, Mark};
 use super::key;
@@ -16,7 +17,7 @@ use super::state::State;
 use super::unwritten::Unwritten;
 use super::view::View;
 use crate::base::{BlockNumber, Inode};
-use crate::image::{Draft, Image, Space, Store};
+use crate::image::{Draft, Image, Store};
 use crate::map::NodeCache;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -47,6 +48,7 @@ pub struct TreeOptions {
 pub struct Tree {
     pub(super) bench: Arc<Bench>,
     pub(super) listings: Listings,
+    pub(super) headroom: Headroom,
     /// One flush or adoption at a time.
     pub(super) flushing: Mutex<Flushing>,
     pub(super) options: TreeOptions,
@@ -103,6 +105,7 @@ impl Tree {
             flushing: Mutex::default(),
             options,
             unwritten: Unwritten::default(),
+            headroom: Headroom::default(),
             _sealers: sealers,
         })
     }
@@ -141,11 +144,6 @@ impl Tree {
     /// The draft that flushes append to, until the next adoption.
     pub fn draft(&self) -> Arc<Draft> {
         self.bench.state.read().draft.clone()
-    }
-
-    /// Room for data, as statfs(2) tells it.
-    pub fn space(&self) -> Result<Space, TreeError> {
-        Ok(self.bench.shared.store.space()?)
     }
 
     /// The block in which an inode lies.

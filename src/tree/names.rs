@@ -12,6 +12,8 @@ use crate::base::{BlockNumber, Inode};
 
 /// Most names of one inode.
 const LINKS_MAX: u32 = 65_000;
+/// What something new takes on the disk, with its name and its part of the nodes above.
+const BIRTH_BYTES: usize = 1 << 10;
 
 /// A directory in which a name is about to change: its block, where this device may write, and its record.
 pub(super) struct Place {
@@ -76,6 +78,7 @@ impl Tree {
         let mut state = self.bench.state.write();
         let place = self.place_for(&state, parent, name)?;
         state.admit(place.block, 0, 1)?;
+        self.admit_on_disk(&state, BIRTH_BYTES)?;
         let inode = match inode {
             Some(inode) => inode,
             None => state.draw_inode(self.options.inode_prefix)?,

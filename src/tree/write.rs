@@ -76,6 +76,7 @@ impl Tree {
         self.with_chunks(|state, loaded| {
             let mut target = self.target_file(state, inode)?;
             self.admit_size(state, &target, end)?;
+            self.admit_on_disk(state, data.len())?;
             let parts = parts(offset, end, unit_of(&target.record));
             let partial = parts.iter().filter(|part| !part.covers(&target.record)).map(|part| part.index);
             let needs = self.needs(state, &target, partial, loaded)?;

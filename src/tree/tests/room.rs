@@ -52,6 +52,8 @@ fn overwriting_here_and_there_leaves_little_dead_space() {
 struct Tight {
     disk: MemoryDisk,
     room: AtomicU64,
+    /// What it says that it has; if nothing, it says that it has enough.
+    told: Option<u64>,
 }
 
 impl Disk for Tight {
@@ -80,13 +82,39 @@ impl Disk for Tight {
         Ok(())
     }
     fn space(&self) -> io::Result<Space> {
-        self.disk.space()
+        let Some(told) = self.told else { return self.disk.space() };
+        let free_bytes = told.saturating_sub(self.disk.length()?);
+        Ok(Space { free_bytes, total_bytes: told })
     }
 }
 
 #[test]
+fn what_does_not_fit_the_disk_is_refused_and_deleting_makes_room() {
+    const ROOM: u64 = 40 << 20;
+    let disk = Tight { disk: MemoryDisk::new(), room: AtomicU64::new(ROOM), told: Some(ROOM) };
+    let store = Store::create(Arc::new(disk), DatabaseId([3; 32])).unwrap();
+    let blocks = vec![view_of(0, "", true)];
+    let tree = Tree::load(store.clone(), Image::empty(&store), blocks.clone(), options()).unwrap();
+    let world = World { store, blocks, tree };
+    let file = world.file(ROOT, "large");
+    let piece = Dice(1).bytes(1 << 20);
+    let taken = (0..60).take_while(|index| world.tree.write(file, index << 20, &piece).is_ok()).count();
+    assert!((4..ROOM as usize >> 20).contains(&taken), "{taken} MiB were taken");
+    assert_eq!(kind(&world.tree.write(file, (taken as u64) << 20, &piece).unwrap_err()), "NoSpace");
+    // What was taken is kept, and there is room to get rid of it.
+    world.check();
+    world.tree.unlink(ROOT, b"large").unwrap();
+    for _ in 0..4 {
+        world.check();
+    }
+    let file = world.file(ROOT, "next");
+    world.tree.write(file, 0, &piece).unwrap();
+    world.check();
+}
+
+#[test]
 fn a_full_disk_loses_nothing() {
-    let disk = Arc::new(Tight { disk: MemoryDisk::new(), room: AtomicU64::new(12 << 20) });
+    let disk = Arc::new(Tight { disk: MemoryDisk::new(), room: AtomicU64::new(12 << 20), told: None });
     let store = Store::create(disk.clone(), DatabaseId([3; 32])).unwrap();
     let blocks = vec![view_of(0, "", true)];
     let tree = Tree::load(store.clone(), Image::empty(&store), blocks.clone(), options()).unwrap();
