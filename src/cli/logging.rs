@@ -42,12 +42,12 @@ pub fn tell(open: &[String]) {
     open.iter().for_each(|line| tracing::info!("{line}"));
 }
 
-/// Other crates say their errors only, until the most detailed level, and `mainline` not even those: it repeats itself
-/// while there is no network, which we say once.
+/// Other crates say their errors only, until the most detailed level, `mainline` and `librqbit` not even those: one repeats
+/// itself while there is no network, which we say once, the other speaks of torrents that end as they should.
 fn levels(verbose: usize) -> String {
     let level = LEVELS[verbose.min(LEVELS.len() - 1)];
     if verbose < LEVELS.len() {
-        format!("error,mainline=off,kilofs={level}")
+        format!("error,mainline=off,librqbit=off,kilofs={level}")
     } else {
         format!("debug,kilofs={level}")
     }

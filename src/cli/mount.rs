@@ -56,6 +56,12 @@ pub struct Mount {
 pub fn mount(context: &Context, command: Mount) -> Outcome {
     let directory = mountpoint(&command.directory)?;
     ensure_idle(context, &command.name)?;
+    if std::fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_some()) {
+        let shown = shown(directory.as_os_str().as_bytes());
+        context
+            .output
+            .note(&format!("kilofs: {shown} is not empty: what is in it is hidden until the unmount"));
+    }
     let options: Vec<String> =
         command.options.into_iter().filter(|option| !option.is_empty()).map(absolute_table).collect();
     // The engine reads them too; here a wrong word is told before anybody types a passphrase.

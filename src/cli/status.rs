@@ -21,6 +21,10 @@ const LISTED_MAX: usize = 20;
 const INTERVAL_MIN: f64 = 0.1;
 const INTERVAL_MAX: f64 = 3600.0;
 
+/// What to do about conflicts.
+pub const RESOLVE: &str =
+    "the file without `.conflict-…` has the other edit: keep what you want there, then delete the copy";
+
 /// Shows how a database is, or all of them.
 #[derive(Args)]
 pub struct Show {
@@ -135,6 +139,8 @@ fn described(status: &Status, all: bool) -> String {
             "all published".into()
         } else if status.seq.is_none() {
             "nothing published yet".into()
+        } else if status.pending_bytes == 0 {
+            "none wait to be published".into()
         } else {
             format!("{} not published yet", bytes(status.pending_bytes))
         },
@@ -163,6 +169,9 @@ fn described(status: &Status, all: bool) -> String {
     for conflict in &status.conflicts {
         let by = device(&conflict.device, status);
         rows.push(("conflict", format!("{} (the edit of {by})", shown(conflict.path.as_bytes()))));
+    }
+    if !status.conflicts.is_empty() {
+        rows.push(("", RESOLVE.into()));
     }
     for refusal in &status.refused {
         let signer = refusal
@@ -198,7 +207,6 @@ fn described(status: &Status, all: bool) -> String {
     text
 }
 
-/// Versions as a table: newest first, what is here, when and by whom it was made, who else has it.
 /// How large the image is, and how much of it is here if not all of it is.
 pub fn size(status: &Status) -> String {
     let here = match status.image_bytes.saturating_sub(status.here_bytes) {
@@ -209,6 +217,7 @@ pub fn size(status: &Status) -> String {
     format!("{}, {} in use{here}", bytes(status.image_bytes), bytes(status.live_bytes))
 }
 
+/// Versions as a table: newest first, what is here, when and by whom it was made, who else has it.
 fn versions(status: &Status) -> String {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = Now { clock: i64::try_from(clock).unwrap_or(i64::MAX), instant: Instant::now() };

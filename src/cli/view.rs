@@ -116,6 +116,8 @@ fn pending(status: &Status) -> (Tone, String) {
         (Tone::Good, "all published".into())
     } else if status.seq.is_none() {
         (Tone::Warn, "nothing published yet".into())
+    } else if status.pending_bytes == 0 {
+        (Tone::Plain, "none wait to be published".into())
     } else {
         (Tone::Warn, format!("{} not published yet", bytes(status.pending_bytes)))
     }
@@ -211,6 +213,7 @@ fn conflicts(status: &Status, lines: &mut Vec<Line>) {
         lines.push(Line::of(Tone::Bad, format!("  {}", shown(conflict.path.as_bytes()))).and(Tone::Dim, by));
     }
     more(lines, status.conflicts.len());
+    lines.push(Line::of(Tone::Dim, format!("  {}", super::status::RESOLVE)));
 }
 
 fn refusals(status: &Status, lines: &mut Vec<Line>) {

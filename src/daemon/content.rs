@@ -30,6 +30,14 @@ impl Core {
     pub fn pending_bytes(&self) -> u64 {
         let Some(tree) = &self.tree else { return 0 };
         let inner = self.inner();
+        // Nothing has come yet and nothing was made: a device that has just joined, or may not write.
+        if inner.state.policy.counter == 0
+            && inner.heads.is_empty()
+            && inner.image.live_bytes() == 0
+            && tree.dirty_bytes() == 0
+        {
+            return 0;
+        }
         let unpublished = inner.published != Some(tree.generation());
         if !unpublished {
             return 0;

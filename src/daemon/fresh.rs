@@ -87,7 +87,8 @@ impl Driver {
     pub(super) fn note_fork(&self, seq: i64) {
         let fresh = &mut self.facts.lock().fresh;
         if fresh.forked != Some(seq) {
-            tracing::warn!(seq, "two records of one number: both are taken, and merged by who may write");
+            // Everyday where two publish at one time; `status` warns where nobody merges them.
+            tracing::info!(seq, "two records of one number: both are taken, and merged by who may write");
         }
         fresh.forked = Some(seq);
     }

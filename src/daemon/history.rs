@@ -86,10 +86,10 @@ pub fn log(core: &Core, limit: usize, paths: bool) -> Value {
     for (number, version) in (1..).zip(&listed) {
         if let Some(commit) = &version.commit {
             let mut entry = LogEntry { version: Some(number), ..log_entry(version.id(), commit) };
-            let index = number as usize;
-            let before = listed.get(index).filter(|before| before.commit.is_some());
-            if paths && index <= TOLD_MAX && (before.is_some() || commit.parents.is_empty()) {
-                let touched = core.touched(before, version).unwrap_or_default();
+            // Not the next one of the list: where two devices wrote, versions do not follow each other as they are listed.
+            let before = core.inner().versions.before(version).cloned();
+            if paths && number as usize <= TOLD_MAX && (before.is_some() || commit.parents.is_empty()) {
+                let touched = core.touched(before.as_ref(), version).unwrap_or_default();
                 (entry.paths, entry.more) = (touched.paths, touched.more);
             }
             entries.insert(entry.commit.clone(), entry);

@@ -7,7 +7,9 @@ use std::{error::Error, io, net::SocketAddr, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// The socket could not be had.
-    #[error("cannot listen on {address}")]
+    #[error(
+        "cannot listen on {address}; `--listen` names another address and port, port 0 takes any that is free"
+    )]
     Bind {
         /// Where it should have listened.
         address: SocketAddr,
