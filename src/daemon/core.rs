@@ -6,6 +6,7 @@
 
 use super::allowance::{Weighed, limit};
 use super::aside::SetAside;
+use super::begun::Begun;
 use super::cache::Cache;
 use super::config::Settings;
 use super::error::EngineError;
@@ -67,6 +68,8 @@ pub struct Inner {
     pub set_aside: Vec<SetAside>,
     /// Kept images of which it cannot be read what they are.
     pub unread: Vec<Kept>,
+    /// Versions that are on their way.
+    pub begun: Begun,
     /// The image of the working head as it was last flushed.
     pub image: Image,
     /// The tree's generation at that flush.
@@ -184,6 +187,7 @@ impl Core {
                 versions: Versions::default(),
                 set_aside: Vec::new(),
                 unread: Vec::new(),
+                begun: Begun::default(),
                 generation: 0,
                 published: None,
                 heads: Vec::new(),
@@ -237,6 +241,7 @@ impl Core {
                         inner.unread.push(Kept { label, image });
                     }
                 },
+                Ok(Label::Begun(infohash)) => inner.begun.add(infohash, image),
                 Err(_) => {
                     tracing::warn!("the store keeps an image that this version of kilofs does not know")
                 }
@@ -348,6 +353,7 @@ impl Core {
         list[1..].reverse();
         list.extend(SetAside::kept(&inner.set_aside));
         list.extend(inner.unread.iter().cloned());
+        list.extend(inner.begun.kept());
         let sealed = self.keys.local.seal_local(LocalKind::State, &inner.state.encode());
         Core::count(&self.done.commits);
         self.saved.notify_one();

@@ -48,6 +48,8 @@ pub(super) struct Demand {
     pub(super) over_limit: super::quota::Over,
     /// Which versions each neighbour has all of and gives nothing of up.
     pub(super) keepers: BTreeMap<NeighbourId, Vec<InfoHash>>,
+    /// Versions that nobody had when they were asked for last.
+    pub(super) sourceless: BTreeSet<InfoHash>,
     /// When a region was fetched last, as a count.
     fetched: HashMap<RegionIndex, u64>,
     fetches: u64,

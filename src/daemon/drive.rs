@@ -1,5 +1,6 @@
 //! Performs what the sync machine decides: the only place where DHT, swarm, store and tree meet.
 
+use super::begun::waiting_in_words;
 use super::config::all_on_loopback;
 use super::core::Core;
 use super::doorbell::Doorbell;
@@ -237,7 +238,9 @@ impl Driver {
                 if !self.life.looked(life).await {
                     return;
                 }
-                let outcome = self.fetch(net, version).await.unwrap_or_else(|error| {
+                let fetched = self.fetch(net, version).await;
+                self.note_source(version.infohash, matches!(fetched, Ok(Fetched::NoSource)));
+                let outcome = fetched.unwrap_or_else(|error| {
                     tracing::warn!(version = %version.infohash, error = %error_chain(&error), "a version was not taken");
                     Fetched::NoSource
                 });
@@ -283,11 +286,16 @@ impl Driver {
         self.tell(Input::Hurry);
         loop {
             let settled = self.settled.notified();
-            if self.machine.lock().settled_since(polls) && self.core.pending_bytes() == 0 {
+            let settled_now = self.machine.lock().settled_since(polls) && self.core.pending_bytes() == 0;
+            let waiting = waiting_in_words(&self.core.inner(), self);
+            if settled_now && waiting.is_none() {
                 return Ok(());
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                if let Some(waiting) = waiting.filter(|_| settled_now) {
+                    return Err(EngineError::Network(waiting));
+                }
                 let reachable = self.machine.lock().reachable();
                 let why = if reachable {
                     "not everything could be published or fetched in time"

@@ -30,12 +30,15 @@ pub enum Label {
         /// The last list.
         list: Locator,
     },
+    /// A version of which a part is here, and which nothing shows yet.
+    Begun(InfoHash),
 }
 
 const HEAD: u8 = 0;
 const VERSION: u8 = 1;
 const SET_ASIDE: u8 = 2;
 const SET_ASIDE_LIST: u8 = 3;
+const BEGUN: u8 = 4;
 
 impl Label {
     /// The label's bytes.
@@ -51,6 +54,7 @@ impl Label {
                 put_root(&mut writer, root.as_ref());
             }
             Label::SetAsideList { list } => _ = writer.u8(SET_ASIDE_LIST).locator(list),
+            Label::Begun(infohash) => _ = writer.u8(BEGUN).raw(&infohash.0),
         }
         writer.0
     }
@@ -71,6 +75,7 @@ impl Label {
                 Label::SetAside { block, root: get_root(&mut reader)?, time }
             }
             SET_ASIDE_LIST => Label::SetAsideList { list: reader.locator()? },
+            BEGUN => Label::Begun(InfoHash(reader.array()?)),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -119,6 +124,7 @@ mod tests {
             Label::SetAside { block: BlockNumber(3), root, time: 8 },
             Label::SetAside { block: BlockNumber(3), root: None, time: 8 },
             Label::SetAsideList { list: commit },
+            Label::Begun(InfoHash([4; 20])),
         ] {
             assert_eq!(Label::decode(&label.encode()), Ok(label));
         }

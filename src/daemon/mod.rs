@@ -7,6 +7,7 @@ pub mod allowance;
 pub mod answers;
 pub mod aside;
 mod ask;
+mod begun;
 mod borders;
 pub mod cache;
 pub mod client;

@@ -95,6 +95,7 @@ impl Core {
         if let Some(commit) = &version.commit {
             self.cache.log_add(&log_entry(version.id(), commit));
         }
+        let come = version.reference.infohash;
         inner.versions.add(version);
         let mut named: Vec<_> = self.named_versions(inner).iter().map(|version| version.infohash).collect();
         named.extend(inner.state.head.map(|head| head.infohash));
@@ -102,8 +103,16 @@ impl Core {
         let others =
             |version: &Version| version.commit.as_ref().is_some_and(|commit| commit.device != device);
         inner.versions.trim(&named, now_seconds(), others);
-        let kept: Vec<_> = inner.versions.iter().map(|version| version.reference.infohash).collect();
-        self.cache.retain(&kept);
+        // With the newest version here nothing else is going to be asked for.
+        let newest = named.first() == Some(&come);
+        inner.begun.retain(|infohash| *infohash != come && !newest);
+        self.remember_kept(inner);
+    }
+
+    /// Forgets the piece hashes of what is not kept.
+    pub(super) fn remember_kept(&self, inner: &Inner) {
+        let kept = inner.versions.iter().map(|version| version.reference.infohash);
+        self.cache.retain(&kept.chain(inner.begun.iter().map(|(infohash, _)| *infohash)).collect::<Vec<_>>());
     }
 
     /// The versions of the highest accepted record.

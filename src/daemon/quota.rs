@@ -58,7 +58,8 @@ impl Core {
     fn bytes_with<'a>(&self, inner: &'a Inner, versions: impl Iterator<Item = &'a Image>) -> u64 {
         let mut slots: BTreeSet<SlotIndex> = BTreeSet::new();
         let set_aside = inner.set_aside.iter().map(|aside| &aside.image);
-        for image in versions.chain(set_aside).chain([&inner.image]) {
+        let begun = inner.begun.iter().map(|(_, image)| image);
+        for image in versions.chain(set_aside).chain(begun).chain([&inner.image]) {
             slots.extend(image.iter().filter_map(|(_, region)| region.slot));
         }
         let tables = self.store.statistics().map_or(0, |found| u64::from(found.slots_of_tables));
@@ -106,8 +107,7 @@ impl Core {
             return Ok(Step::Never { room_bytes });
         };
         inner.versions.remove(&victim);
-        let kept: Vec<_> = inner.versions.iter().map(|version| version.reference.infohash).collect();
-        self.cache.retain(&kept);
+        self.remember_kept(&inner);
         self.save(&inner)?;
         Ok(Step::Dropped(victim))
     }
@@ -148,7 +148,14 @@ impl Driver {
             return Ok(true);
         }
         let hashes = incoming.hashes();
-        let need_bytes = bytes_of_regions(hashes.length, hashes.image_bytes, incoming.missing().into_iter());
+        let begun = {
+            let begun = &mut self.core.inner().begun;
+            begun.retain(|known| *known == infohash);
+            begun.iter().next().is_some()
+        };
+        // One that has begun has the room that it takes.
+        let missing = if begun { Vec::new() } else { incoming.missing() };
+        let need_bytes = bytes_of_regions(hashes.length, hashes.image_bytes, missing.into_iter());
         self.room_for(net, infohash, hashes.image_bytes, need_bytes).await
     }
 

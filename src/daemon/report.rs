@@ -1,11 +1,13 @@
 //! Puts the status of an engine together.
 
+use super::begun::waiting_in_words;
 use super::conflicts::existing_conflicts;
 use super::core::Core;
 use super::drive::Driver;
 use super::status::{BlockStatus, Counters, NeighbourStatus, Status, TransferStatus, VersionStatus};
 use crate::base::InfoHash;
 use crate::crypt::link::Kind;
+use crate::tree::headroom::RESERVE_BYTES;
 use std::sync::atomic::Ordering;
 
 /// A record that nobody confirmed for so long may be an old one that somebody holds in front of us.
@@ -132,6 +134,12 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         warnings: [
             moved_warnings(core, ahead).into_iter().collect(),
             core.dead_link(state),
+            full_in_words(core).into_iter().collect(),
+            driver
+                .filter(|_| serving)
+                .and_then(|driver| waiting_in_words(&inner, driver))
+                .into_iter()
+                .collect(),
             warnings(confirmed_seconds_ago, driver, serving, newest_named, freshness),
         ]
         .concat(),
@@ -164,6 +172,19 @@ fn transfers(driver: &Driver) -> Vec<TransferStatus> {
         done_bytes: total_bytes.saturating_sub(missing),
     };
     driver.transfers().into_iter().map(transfer).collect()
+}
+
+/// That the disk is full, where somebody writes.
+fn full_in_words(core: &Core) -> Option<String> {
+    let free = core.store.space().ok()?.free_bytes;
+    if core.tree.is_none() || free > RESERVE_BYTES {
+        return None;
+    }
+    Some(format!(
+        "the disk that holds {} is full: nothing more can be written; free some space, deleting here helps once no kept version \
+         shows what was deleted",
+        core.paths.store.display()
+    ))
 }
 
 fn moved_warnings(core: &Core, ahead: bool) -> Option<String> {

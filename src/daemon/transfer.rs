@@ -172,6 +172,7 @@ impl Driver {
             return Ok(Ok(image));
         }
         let missing = missing_bytes(&incoming);
+        self.keep_begun(&metainfo, &incoming).await?;
         self.facts.lock().transfers.insert(infohash, (incoming.clone(), missing));
         let fetched = match self.haul_first(net, infohash, &incoming).await {
             Ok(true) => Ok(()),
@@ -181,6 +182,7 @@ impl Driver {
             }
             Err(error) => {
                 self.facts.lock().transfers.remove(&infohash);
+                self.core.forget_begun(&infohash);
                 return Err(error);
             }
         };
@@ -188,8 +190,14 @@ impl Driver {
         if let Err(error) = fetched {
             net.swarm.remove(infohash).await;
             return match error {
-                NetError::NoSource(_) => Ok(Err(Fetched::NoSource)),
-                other => Err(EngineError::Network(error_chain(&other))),
+                NetError::NoSource(_) => {
+                    self.keep_begun(&metainfo, &incoming).await?;
+                    Ok(Err(Fetched::NoSource))
+                }
+                other => {
+                    self.core.forget_begun(&infohash);
+                    Err(EngineError::Network(error_chain(&other)))
+                }
             };
         }
         let image = incoming.finish()?;
@@ -285,6 +293,7 @@ impl Driver {
         let made = tokio::task::spawn_blocking(move || {
             let kept: Vec<_> = core.inner().versions.iter().cloned().collect();
             let mut bases = Vec::new();
+            let begun: Vec<_> = core.inner().begun.iter().cloned().collect();
             for version in kept.iter().take(BASES_MAX) {
                 // What is here in part cannot be hashed anew in pieces of another length.
                 let known = core.cache.hashes(&version.reference.infohash);
@@ -295,6 +304,10 @@ impl Driver {
                 }
                 bases.push((version.image.clone(), core.hashes_at(version, hashes.length)?));
             }
+            bases.extend(begun.into_iter().filter_map(|(infohash, image)| {
+                let known = core.cache.hashes(&infohash)?;
+                (known.length == hashes.length).then_some((image, known))
+            }));
             Ok::<_, EngineError>(Arc::new(core.store.incoming(hashes, &bases)?))
         });
         made.await.map_err(|error| EngineError::Other(error.to_string()))?

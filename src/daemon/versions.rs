@@ -1,5 +1,6 @@
 //! The versions that a device keeps besides its working head, and which of them to let go.
 
+use super::begun::BEGUN_MAX;
 use crate::base::{Id, InfoHash};
 use crate::image::Image;
 use crate::record::{Commit, VERSIONS_MAX, VersionRef};
@@ -15,8 +16,10 @@ const RECENT_MAX: usize = 6;
 const RECENT_OF_STORM_MAX: usize = 48;
 /// A busy machine may be so much behind with merging.
 const STORM_SECONDS: u32 = 60;
-const _: () =
-    assert!(RECENT_OF_STORM_MAX + VERSIONS_MAX + AGES_SECONDS.len() + 4 < 64, "a commit keeps 64 at most");
+const _: () = assert!(
+    RECENT_OF_STORM_MAX + VERSIONS_MAX + AGES_SECONDS.len() + 4 + BEGUN_MAX < 64,
+    "a commit keeps 64 at most"
+);
 
 /// One kept version.
 #[derive(Clone)]
@@ -93,6 +96,21 @@ impl Versions {
         let commits: Vec<_> = kept.iter().map(|(version, commit)| (version.id(), *commit)).collect();
         let ours: Vec<_> = ours.iter().map(|(id, commit)| (*id, &**commit)).collect();
         shared(&commits, &ours, theirs).into_iter().map(|at| kept[at].0).collect()
+    }
+
+    /// The newest kept version that another one stands on; of several its own maker's, so that a merge differs from it in
+    /// what it brought there. None where no such version is kept.
+    pub fn before(&self, of: &Version) -> Option<&Version> {
+        let of = of.commit.as_deref()?;
+        let below: Vec<_> = self
+            .iter()
+            .filter_map(|version| Some((version, version.commit.as_deref()?)))
+            .filter(|(_, commit)| of.covers(commit))
+            .collect();
+        let commits: Vec<_> = below.iter().map(|(version, commit)| (version.id(), *commit)).collect();
+        let tops = newest(&commits);
+        let own = tops.iter().find(|at| below[**at].1.device == of.device);
+        own.or(tops.first()).map(|at| below[*at].0)
     }
 }
 

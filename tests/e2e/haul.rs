@@ -115,3 +115,43 @@ fn bytes_come_once_while_it_is_read_completed_and_changed() {
     let (fetched, all) = (number(&b, "fetched_bytes"), number(&b, "image_bytes"));
     assert!(fetched <= all / 100 * 105, "{fetched} bytes came for {all}, {versions} versions");
 }
+
+/// Nothing comes in any more.
+fn comes_to_rest(device: &Device) -> u64 {
+    let mut last = u64::MAX;
+    wait_until("the fetch is given up", || {
+        std::thread::sleep(Duration::from_secs(4));
+        std::mem::replace(&mut last, number(device, "fetched_bytes")) == number(device, "fetched_bytes")
+    });
+    last
+}
+
+#[test]
+fn a_fetch_that_ends_early_goes_on_where_it_was() {
+    const FILE_MIB: usize = 48;
+    let world = World::new();
+    let a = holder(&world, FILE_MIB);
+    let reader = world.device("reader");
+    reader.join(&a.link("read"));
+    reader.mount_with(&["--limit-down", "3M"]);
+    let mirror = world.device("mirror");
+    mirror.join(&a.link("mirror"));
+    mirror.mirror_with(&["--limit-down", "3M"]);
+    let devices = [&reader, &mirror];
+    wait_until("much has come", || devices.iter().all(|device| number(device, "fetched_bytes") > 20 << 20));
+    a.kill9();
+    for device in devices {
+        comes_to_rest(device);
+    }
+    // At one of them the engine goes on, the other is killed too.
+    mirror.kill9();
+    mirror.mirror();
+    a.mount();
+    for device in devices {
+        wait_until("all of it is here", || is_complete(device));
+        let (fetched, all) = (number(device, "fetched_bytes"), number(device, "image_bytes"));
+        assert!(fetched < all + (6 << 20), "{fetched} bytes came for {all}");
+    }
+    a.umount();
+    assert_reads(&reader, FILE_MIB);
+}

@@ -1,0 +1,141 @@
+//! What a person is told when something is not as usual: what it is, and what to do next.
+
+use super::harness::{Device, Dice, NAME, World, await_agreement};
+use super::process::{PATIENCE, run_within, wait_until};
+use super::storm::SmallDisk;
+use serde_json::Value;
+use std::net::{TcpListener, UdpSocket};
+
+fn warnings(device: &Device) -> String {
+    device.status()["warnings"].to_string()
+}
+
+#[test]
+fn who_waits_for_a_device_that_is_gone_is_told_so() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("text", b"first");
+    a.sync();
+    let reader = world.joined("reader", &a, "read");
+    reader.awaits("text", b"first");
+    assert_eq!(warnings(&reader), "[]");
+    reader.umount();
+    a.write("text", b"second");
+    a.sync();
+    let link = a.link("write");
+    a.kill9();
+    // One has an older version, the other has nothing.
+    reader.mount();
+    wait_until("it is said", || {
+        warnings(&reader).contains("the newest version is not here, an older one is")
+    });
+    let joiner = world.device("joiner");
+    joiner.join(&link);
+    joiner.mount();
+    wait_until("it is said", || warnings(&joiner).contains("nothing is here yet: no device that has it can"));
+    assert!(joiner.ok(&["status", NAME]).contains("none wait to be published"));
+    for device in [&reader, &joiner] {
+        let synced = device.kilofs(&["sync", NAME, "--timeout", "4"]);
+        assert_eq!(synced.code, Some(3), "{synced:?}");
+        assert!(synced.err.contains("it comes when one is online again"), "{synced:?}");
+    }
+    let ended = joiner.kilofs(&["umount", joiner.mount.to_str().unwrap()]);
+    assert!(ended.code == Some(0) && !ended.err.contains("not published"), "{ended:?}");
+    joiner.mount();
+    a.mount();
+    for device in [&reader, &joiner] {
+        device.awaits("text", b"second");
+        wait_until("there is nothing to say any more", || warnings(device) == "[]");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_and_a_directory_that_is_not_empty() {
+    let world = World::new();
+    let a = world.device("a");
+    a.create();
+    let taken = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let address = taken.0.local_addr().unwrap().to_string();
+    std::fs::write(a.path("mine"), b"was here before").unwrap();
+    let mount = a.mount.to_str().unwrap();
+    let refused = a.kilofs(&["mount", NAME, mount, "--listen", &address]);
+    assert_eq!(refused.code, Some(3), "{refused:?}");
+    assert!(
+        refused.err.contains("in use") && refused.err.contains("`--listen` names another"),
+        "{refused:?}"
+    );
+    let mut command = a.command(&["mount", NAME, mount]);
+    let mounted = run_within(&mut command, b"", PATIENCE);
+    assert!(mounted.err.contains("is not empty: what is in it is hidden until the unmount"), "{mounted:?}");
+    a.ok(&["umount", mount]);
+    assert_eq!(std::fs::read(a.path("mine")).unwrap(), b"was here before");
+}
+
+#[test]
+fn the_log_says_of_each_version_what_it_changed() {
+    let world = World::new();
+    let a = world.creator("a");
+    // The first version holds nothing.
+    a.sync();
+    a.write("both", b"before");
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    b.awaits("both", b"before");
+    await_agreement(&[&a, &b]);
+    for (device, edit) in [(&a, "from a, longer"), (&b, "from b")] {
+        device.umount();
+        device.mount_with(&["--offline"]);
+        device.write("both", edit.as_bytes());
+    }
+    b.write("only-b", b"from b");
+    // Each publishes before it hears of the other.
+    for device in [&a, &b] {
+        device.umount();
+    }
+    b.mount();
+    b.sync();
+    a.mount();
+    await_agreement(&[&a, &b]);
+    let log = a.json(&["log", NAME]);
+    let maker = |device: &Device| device.status()["device"].clone();
+    let paths =
+        |entry: &Value| -> Vec<String> { serde_json::from_value(entry["paths"].clone()).unwrap_or_default() };
+    let plain = |by: &Value| -> Vec<Vec<String>> {
+        let own = log.as_array().unwrap().iter().filter(|entry| entry["device"] == *by);
+        own.filter(|entry| entry["parents"].as_array().is_some_and(|p| p.len() < 2)).map(paths).collect()
+    };
+    assert!(plain(&maker(&b)).contains(&vec!["/both".into(), "/only-b".into()]), "{log}");
+    // Whatever was made later.
+    assert_eq!(plain(&maker(&a)).last().map(Vec::len), Some(0), "{log}");
+    // What to do about the conflict is said where it is shown.
+    assert!(a.ok(&["status", NAME]).contains("keep what you want there, then delete the copy"));
+    let copy = a.status()["conflicts"][0]["path"].as_str().unwrap().to_owned();
+    std::fs::remove_file(a.path(copy.trim_start_matches('/'))).unwrap();
+    for device in [&a, &b] {
+        wait_until("a conflict ends with its copy", || {
+            device.status()["conflicts"].as_array().unwrap().is_empty()
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_while_something_can_still_be_done() {
+    let world = World::new();
+    let _disk = SmallDisk::at(world.place("a"), 48 << 20).expect("these tests are run as root");
+    let a = world.creator("a");
+    // Nobody syncs: programs believe what write and close say.
+    let error = std::fs::write(a.path("large"), Dice::new(1).bytes(60 << 20)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+    wait_until("it is said", || warnings(&a).contains("is full: nothing more can be written"));
+    std::fs::remove_file(a.path("large")).unwrap();
+    wait_until("there is room again", || {
+        std::fs::write(a.path("small"), Dice::new(2).bytes(4 << 20)).is_ok()
+    });
+    wait_until("there is nothing to say any more", || warnings(&a) == "[]");
+    // It is on the disk without a sync.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    a.kill9();
+    a.mount();
+    a.awaits("small", &Dice::new(2).bytes(4 << 20));
+    assert!(a.log().matches("changes are not durable").count() <= 1, "{}", a.log());
+}
