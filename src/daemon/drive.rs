@@ -293,7 +293,7 @@ impl Driver {
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                if let Some(waiting) = waiting.filter(|_| settled_now) {
+                if let Some(waiting) = waiting.filter(|_| self.core.pending_bytes() == 0) {
                     return Err(EngineError::Network(waiting));
                 }
                 let reachable = self.machine.lock().reachable();

@@ -7,11 +7,13 @@ use super::drive::Driver;
 use super::status::{BlockStatus, Counters, NeighbourStatus, Status, TransferStatus, VersionStatus};
 use crate::base::InfoHash;
 use crate::crypt::link::Kind;
-use crate::tree::headroom::RESERVE_BYTES;
 use std::sync::atomic::Ordering;
 
 /// A record that nobody confirmed for so long may be an old one that somebody holds in front of us.
 pub(super) const STALE_SECONDS: f64 = 86_400.0;
+
+/// With less room than this a person should know.
+const LITTLE_BYTES: u64 = 8 << 20;
 
 /// What a device is told that a rotation left out.
 pub(super) const LEFT_OUT: &str = "this device was left out when the database moved to new keys: what is here stays readable, nothing newer comes, \
@@ -176,12 +178,11 @@ fn transfers(driver: &Driver) -> Vec<TransferStatus> {
 
 /// That the disk is full, where somebody writes.
 fn full_in_words(core: &Core) -> Option<String> {
-    let free = core.store.space().ok()?.free_bytes;
-    if core.tree.is_none() || free > RESERVE_BYTES {
+    if core.tree.as_ref()?.space().ok()?.free_bytes > LITTLE_BYTES {
         return None;
     }
     Some(format!(
-        "the disk that holds {} is full: nothing more can be written; free some space, deleting here helps once no kept version \
+        "the disk that holds {} is full: what does not fit is refused; free some space, deleting here helps once no kept version \
          shows what was deleted",
         core.paths.store.display()
     ))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Programs do not get the last of the disk: deleting, and making that durable, takes some too. What is sealed and not
 /// written yet, tables, and the intent log fit in it.
-pub const RESERVE_BYTES: u64 = 16 << 20;
+const RESERVE_BYTES: u64 = 16 << 20;
 /// After so many bytes, or so long, the disk is looked at again: others fill it too.
 const LOOK_BYTES: u64 = 1 << 20;
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ pub mod clean;
 mod commit;
 pub mod error;
 mod flush;
-pub mod headroom;
+mod headroom;
 pub mod inode;
 mod intent;
 mod intent_log;

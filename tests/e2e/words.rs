@@ -126,7 +126,7 @@ fn a_full_disk_is_told_while_something_can_still_be_done() {
     // Nobody syncs: programs believe what write and close say.
     let error = std::fs::write(a.path("large"), Dice::new(1).bytes(60 << 20)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
-    wait_until("it is said", || warnings(&a).contains("is full: nothing more can be written"));
+    wait_until("it is said", || warnings(&a).contains("is full: what does not fit is refused"));
     std::fs::remove_file(a.path("large")).unwrap();
     wait_until("there is room again", || {
         std::fs::write(a.path("small"), Dice::new(2).bytes(4 << 20)).is_ok()
