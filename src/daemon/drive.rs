@@ -252,6 +252,7 @@ impl Driver {
                 if !self.life.looked(life).await {
                     return;
                 }
+                tokio::time::sleep(self.core.breath()).await;
                 let input = self.publish(net).await;
                 self.tell_of(life, input);
             }

@@ -15,7 +15,7 @@ const RECENT_MAX: usize = 6;
 /// of them: the one that both stand on must still be here then, or files that nobody else touched look like conflicts.
 const RECENT_OF_STORM_MAX: usize = 48;
 /// A busy machine may be so much behind with merging.
-const STORM_SECONDS: u32 = 60;
+pub(super) const STORM_SECONDS: u32 = 60;
 const _: () = assert!(
     RECENT_OF_STORM_MAX + VERSIONS_MAX + AGES_SECONDS.len() + 4 + BEGUN_MAX < 64,
     "a commit keeps 64 at most"

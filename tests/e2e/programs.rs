@@ -130,8 +130,13 @@ fn five_thousand_files_are_unpacked_and_copied_back() {
     let work = world.place("work");
     run("tar", &["--format=posix", "-cf", "all.tar", "-C", text(&source), "."], &work);
     std::fs::create_dir(a.path("unpacked")).unwrap();
-    run("tar", &["-xpf", text(&work.join("all.tar")), "-C", text(&a.path("unpacked"))], &work);
-    run("rsync", &["-a", &format!("{}/", text(&source)), "synced"], &b.mount);
+    std::thread::scope(|scope| {
+        // The other one is at work too, in another place.
+        let synced =
+            scope.spawn(|| run("rsync", &["-a", &format!("{}/", text(&source)), "synced"], &b.mount));
+        run("tar", &["-xpf", text(&work.join("all.tar")), "-C", text(&a.path("unpacked"))], &work);
+        synced.join().unwrap();
+    });
     assert_no_conflicts(&[&a, &b]);
     // Each goes back from the device that did not write it.
     run("cp", &["-a", text(&b.path("unpacked")), "unpacked"], &work);

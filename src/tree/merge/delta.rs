@@ -115,6 +115,12 @@ impl Group {
         }
     }
 
+    /// Whether a side changed it after the other one, of those that the base does not know.
+    pub(super) fn is_later(&self, rank: Rank) -> bool {
+        let changed = |rank| self.record.of(rank).as_ref().map(|record: &InodeRecord| record.ctime);
+        self.record.base.is_none() && changed(rank) > changed(rank.other())
+    }
+
     /// The record of the winner, or of the loser where the winner has none.
     pub(super) fn leading_record(&self) -> Option<&InodeRecord> {
         self.record.winner.as_ref().or(self.record.loser.as_ref())

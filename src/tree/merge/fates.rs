@@ -83,7 +83,7 @@ impl State<'_> {
             Some(Rank::Winner) => winners.clone(),
             Some(Rank::Loser) => losers.clone(),
             None if single_named(group) => {
-                if winners == base {
+                if winners == base || group.is_later(Rank::Loser) {
                     losers.clone()
                 } else {
                     winners.clone()

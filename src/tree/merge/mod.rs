@@ -2,7 +2,8 @@
 //!
 //! The two sides are told apart by one order only: the **winner** is the side whose commit is later by
 //! (Lamport counter, commit id), the other is the **loser**. Everything below speaks of these two, never of
-//! "a" and "b", so the result cannot depend on the order in which they are given. Clocks decide nothing.
+//! "a" and "b", so the result cannot depend on the order in which they are given. Clocks decide nothing but
+//! what rule 5 says of them.
 //!
 //! Only what differs is looked at: `diff(base, winner)` and `diff(base, loser)`, grouped by inode and by
 //! directory entry. A key that neither touched is the same everywhere. Where nobody has the base, the keys that are
@@ -21,7 +22,9 @@
 //! # What they are called
 //!
 //! 5. Something with one name in base, winner and loser was *moved* by the side in which that name differs; where
-//!    both moved it, the winner's place holds. Files with several names: names that both kept, and those that
+//!    both moved it, the winner's place holds. What both have and the base has not is older than the version that both
+//!    really stand on, and one of them has a former state of what the other has: the place of the later change (ctime)
+//!    holds, or a rename would be undone. Files with several names: names that both kept, and those that
 //!    either added; if nothing is left of them, the winner's.
 //! 6. Directories moved into each other: of the directories on the cycle, that with the smallest inode number which
 //!    the loser moved goes back to its place in the winner, until no cycle is left.

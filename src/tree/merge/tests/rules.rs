@@ -319,3 +319,19 @@ fn what_crossed_the_base_was_made_by_neither_side() {
         }
     }
 }
+
+/// The version that both stand on was let go, and an older one stands in for it.
+#[test]
+fn a_rename_holds_although_the_base_is_too_old_to_know_the_file() {
+    let base = base();
+    let mut made = base.on_device(1);
+    made.create("d/.new.tmp", b"text").unwrap();
+    let (mut moved, mut beside) = (made.clone(), made.on_device(2));
+    moved.rename("d/.new.tmp", "d/new").unwrap();
+    beside.create("e/beside", b"x").unwrap();
+    for authors in [A_WINS, B_WINS] {
+        let (fs, report) = merge(Some(&base), &moved, &beside, authors);
+        assert!(fs.look("d/new").is_some() && fs.look("d/.new.tmp").is_none(), "{:?}", fs.paths());
+        assert!(fs.look("e/beside").is_some() && report.conflicts.is_empty());
+    }
+}
