@@ -104,7 +104,7 @@ impl Core {
         let tree = self.tree()?;
         let mut ours = self.ours(arrived, patience)?;
         if let Some(across) = across {
-            ours.aside = self.bring_across(&mut ours, plan, across)?;
+            ours.aside = self.bring_across(&mut ours, arrived, plan, across)?;
         }
         let mine = ours.heads.iter().any(|(_, commit)| commit.device == self.keys.device.public());
         let others_business = self.keys.publishes() && !mine && ours.dirty.is_empty();
@@ -120,9 +120,10 @@ impl Core {
             let Some(keys) = self.keys.block(*number, block) else { continue };
             let theirs = plan.theirs.contains(number).then(|| plan.entries.get(number)).flatten();
             let own = ours.head.roots.get(number).copied().flatten();
-            // A block that begins empty has no entry: what is set aside would stay in it.
-            let forbidden = theirs.is_none() && ours.aside.iter().any(|(aside, _)| aside == number);
-            let own = own.filter(|_| !forbidden);
+            // A block that begins empty has no entry: what does not count any more would stay in it.
+            let forbidden =
+                || ours.aside.iter().any(|(aside, _)| aside == number) || self.is_void(&ours, number);
+            let own = own.filter(|_| theirs.is_some() || !forbidden());
             let carried = |root| graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft);
             let root = match (theirs, own) {
                 (Some(theirs), _) if !self.merges(&ours, number) => theirs.root(),

@@ -112,6 +112,16 @@ impl Core {
             && !self.still_counts(policy, charter, number, entry)
     }
 
+    /// Whether a block begins empty, and what is here of it does not count and is not to be written.
+    pub(super) fn is_void(&self, ours: &Ours, number: &BlockNumber) -> bool {
+        let (policy, charter) = (&ours.state.policy, &ours.state.charter);
+        let begins_empty = charter.blocks.get(number).is_some_and(|block| block.floor.root.is_none());
+        let entry = ours.entries.get(number).map(|listed| &listed.entry);
+        begins_empty
+            && !self.may_write(policy, charter, *number)
+            && entry.is_some_and(|entry| !self.still_counts(policy, charter, *number, entry))
+    }
+
     /// Whether this device's side has work of others in it that does not count any more, that `arrived` knows nothing of,
     /// and that this device may not bring in: then what it makes next must not stand on it, or its maker would never
     /// find it missing.
@@ -150,7 +160,8 @@ impl Core {
         let device = self.keys.device.public();
         let is_own = |(number, listed): &(&BlockNumber, &Listed)| {
             let known = base.get(number).map(|listed| &listed.entry);
-            listed.entry.signer == device && known != Some(&listed.entry)
+            // A state that a policy fixed which lost against another one bears nobody's name, and may be this device's.
+            (listed.entry.signer == device || listed.entry.is_unsigned()) && known != Some(&listed.entry)
         };
         Ok(inner.entries.iter().filter(is_own).map(|(number, _)| *number).collect())
     }

@@ -234,6 +234,7 @@ impl Core {
     pub(super) fn bring_across(
         &self,
         ours: &mut Ours,
+        arrived: &Arrived,
         plan: &Plan,
         across: &Across,
     ) -> Result<Lost, EngineError> {
@@ -261,12 +262,17 @@ impl Core {
             }
         }
         (ours.state.policy, ours.state.charter) = (across.policy.clone(), across.charter.clone());
+        let published = self.own_work(&self.inner(), arrived)?;
         let mut aside = Lost::new();
         for number in across.charter.blocks.keys() {
             let own = ours.head.roots.get(number).copied().flatten();
             let theirs = plan.entries.get(number).and_then(Listed::root);
-            let changed =
-                ours.dirty.contains(number) && own.map(|root| root.id) != theirs.map(|root| root.id);
+            let known = ours.entries.get(number).map(|listed| &listed.entry);
+            let counts = |entry| self.still_counts(&across.policy, &across.charter, *number, entry);
+            // What this device published counts no more than what it did not come to publish.
+            let lost = published.contains(number) && !known.is_some_and(counts);
+            let changed = (ours.dirty.contains(number) || lost)
+                && own.map(|root| root.id) != theirs.map(|root| root.id);
             if changed && !self.may_write(&across.policy, &across.charter, *number) {
                 aside.push((*number, own));
             }
