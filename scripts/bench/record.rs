@@ -41,6 +41,7 @@ fn charter(database: &DatabaseId) -> Charter {
             epoch: 0,
             floor: Floor { counter: 1, root: Some(Id([2; 32])) },
             quota: Default::default(),
+            private: None,
         };
         charter.blocks.insert(BlockNumber(number), block);
     }

@@ -7,6 +7,7 @@ use super::enact::{Admin, Terms};
 use super::output::{bytes, shown, understood};
 use super::paths;
 use super::policy::{ensure_supported, nobodys, of_whom, which};
+use super::private;
 use super::session::Session;
 use super::status::blocks;
 use crate::base::{Birth, BlockNumber, DeviceId};
@@ -18,7 +19,7 @@ use crate::daemon::status::Status;
 use crate::record::{BLOCKS_MAX, BlockCharter, Floor, Mode, Quota};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -59,6 +60,20 @@ enum Action {
         #[arg(long)]
         keep: bool,
     },
+    /// Let devices read a private block
+    Share(Readers),
+    /// Let devices read nothing newer of a private block
+    Unshare(Readers),
+}
+
+/// Devices that may or may not read a private block.
+#[derive(Args)]
+struct Readers {
+    /// Its number, or its path from the database's root
+    block: OsString,
+    /// The devices: an id, 8 or more of its first digits, or self
+    #[arg(long = "for", value_name = "DEVICE", required = true)]
+    devices: Vec<DeviceText>,
 }
 
 /// What becomes a block, and how.
@@ -71,12 +86,20 @@ struct New {
     /// and its owner
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin)
-    #[arg(long, default_value = "rw")]
-    mode: Mode,
+    /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin). It is
+    /// rw, and owner where the block is private
+    #[arg(long)]
+    mode: Option<Mode>,
     /// The device that owns it, in mode owner: its id, 8 or more of its first digits, or self
     #[arg(long, value_name = "DEVICE")]
     owner: Option<DeviceText>,
+    /// What is in it can be read by its owner (this device without --owner), the devices of --for and the admin, and by nobody
+    /// else; in modes owner and ro
+    #[arg(long)]
+    private: bool,
+    /// A device that may read a private block: its id, 8 or more of its first digits, or self
+    #[arg(long = "for", value_name = "DEVICE", requires = "private")]
+    readers: Vec<DeviceText>,
     /// How much its files may hold together, such as 10G
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     quota_bytes: Option<u64>,
@@ -113,21 +136,32 @@ fn file_limit(text: &str) -> Result<Limit, String> {
 /// Runs `block`.
 pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
     match action {
-        Action::Add(new) => {
-            ensure_supported(new.mode, new.owner.as_ref())?;
-            add(context, &name, new)
-        }
+        Action::Add(new) => add(context, &name, new),
         Action::Quota { block, limits } => set_quota(context, &name, &block, &limits),
         Action::List => list(context, &name),
         Action::Remove { block, keep } => remove(context, &name, &block, keep),
+        Action::Share(Readers { block, devices }) => private::share(context, &name, &block, &devices),
+        Action::Unshare(Readers { block, devices }) => private::unshare(context, &name, &block, &devices),
     }
 }
 
 /// Makes blocks of directories, all in one policy.
 fn add(context: &Context, name: &Name, new: New) -> Outcome {
-    let New { paths: typed, from, mode, owner, quota_bytes, quota_files } = new;
+    let New { paths: typed, from, mode, owner, private: hidden, readers, quota_bytes, quota_files } = new;
+    let mode = mode.unwrap_or(if hidden { Mode::Owner } else { Mode::ReadWrite });
+    ensure_supported(mode, owner.as_ref())?;
     let quota = Quota { bytes: quota_bytes, files: quota_files };
+    if hidden {
+        private::ensure_mode(mode)?;
+        if !quota.is_none() {
+            return Err(private::no_quota());
+        }
+    }
     let single = from.is_none() && typed.len() == 1;
+    let owner = match owner {
+        None if hidden && mode == Mode::Owner && from.is_none() => Some(DeviceText::Own),
+        owner => owner,
+    };
     let each_its_own = mode == Mode::Owner && owner.is_none();
     if each_its_own && !typed.is_empty() {
         return Err(nobodys());
@@ -140,7 +174,10 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
     let all = typed.iter().map(OsString::as_os_str).chain(named.iter().map(|(path, _)| *path));
     let paths = apart(all.map(paths::inside).collect::<Result<_, _>>()?)?;
     let mut admin = Admin::open(context, name)?;
-    numbers_for(&admin.terms()?, &paths)?;
+    let terms = admin.terms()?;
+    numbers_for(&terms, &paths)?;
+    private::ensure_outside(&terms, &paths)?;
+    let readers = readers.iter().map(|reader| admin.device(reader)).collect::<Result<BTreeSet<_>, _>>()?;
     let owners: Vec<Option<DeviceId>> = if each_its_own {
         let owner = |(_, owner): &(_, Option<DeviceText>)| {
             owner.as_ref().map(|owner| admin.device(owner)).transpose()
@@ -151,6 +188,12 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
         vec![owner; paths.len()]
     };
     let empty = admin.prepare(paths.iter().map(Vec::as_slice))?;
+    if hidden && !empty {
+        return Err(Failure::failed(
+            "what is in a directory was readable for everybody: make an empty one private, and move things in",
+        ));
+    }
+    let keyholder = admin.keyholder();
     let births = paths.iter().map(|_| random().map(Birth)).collect::<Result<Vec<_>, _>>()?;
     let change = |terms: &mut Terms| {
         let numbers = numbers_for(terms, &paths)?;
@@ -161,8 +204,10 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
             terms.set_mode(*number, mode);
             let floor = Floor { counter: 0, root: None };
             let epoch = terms.epoch();
-            let block =
-                BlockCharter { path: path.clone(), owner: *owner, birth: *birth, epoch, floor, quota };
+            let readers = readers.iter().copied().chain(*owner).collect();
+            let private = hidden.then(|| keyholder.first(*number, *birth, &readers)).transpose()?;
+            let path = path.clone();
+            let block = BlockCharter { path, owner: *owner, birth: *birth, epoch, floor, quota, private };
             terms.charter.blocks.insert(*number, block);
         }
         Ok(numbers)
@@ -175,6 +220,7 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
             "path": shown_path(path),
             "mode": mode.to_string(),
             "owner": owner.map(|owner| owner.to_string()),
+            "private": hidden,
             "quota_bytes": quota.bytes,
             "quota_files": quota.files,
         })
@@ -185,6 +231,7 @@ fn add(context: &Context, name: &Name, new: New) -> Outcome {
         Some(owner) if !each_its_own => format!("{mode}{}", of_whom(*owner)),
         _ => mode.to_string(),
     };
+    let mode = if hidden { format!("{mode}, private") } else { mode };
     context.output.result(&told, |_| match (paths.first(), numbers.first()) {
         (Some(path), Some(number)) if single => format!("{} is block {number}, {mode}", shown_path(path)),
         _ => format!("{} directories are blocks now, {mode}", paths.len()),
@@ -263,7 +310,11 @@ fn numbers_for(terms: &Terms, paths: &[Vec<u8>]) -> Result<Vec<BlockNumber>, Fai
 /// Changes what a block may hold.
 fn set_quota(context: &Context, name: &Name, block: &OsStr, limits: &Limits) -> Outcome {
     let mut admin = Admin::open(context, name)?;
-    let number = which(&admin.terms()?, block)?;
+    let terms = admin.terms()?;
+    let number = which(&terms, block)?;
+    if terms.charter.blocks.get(&number).is_some_and(|block| block.private.is_some()) {
+        return Err(private::no_quota());
+    }
     let held = admin.holds(number)?;
     let (number, path, quota) = admin.enact(|terms| {
         let number = which(terms, block)?;
@@ -306,7 +357,14 @@ fn list(context: &Context, name: &Name) -> Outcome {
 
 fn remove(context: &Context, name: &Name, block: &OsStr, keep: bool) -> Outcome {
     let mut admin = Admin::open(context, name)?;
-    let (number, path) = removable(&admin.terms()?, block)?;
+    let terms = admin.terms()?;
+    let (number, path) = removable(&terms, block)?;
+    let hidden = terms.charter.blocks.get(&number).is_some_and(|block| block.private.is_some());
+    if hidden && keep {
+        return Err(Failure::failed(format!(
+            "block {number} is private: what is in it cannot stay there for everybody; let its owner move it first"
+        )));
+    }
     let empty = admin.prepare([path.as_slice()])?;
     if !empty && !keep {
         return Err(Failure::failed(format!(

@@ -5,6 +5,7 @@ use super::Outcome;
 use super::context::Context;
 use super::device::DeviceText;
 use super::output::understood;
+use super::private::Keyholder;
 use super::session::Session;
 use crate::base::{BlockNumber, DeviceId, Id};
 use crate::crypt::keys::{AdminKey, DatabaseKey};
@@ -205,6 +206,11 @@ impl<'a> Admin<'a> {
         self.device
     }
 
+    /// Who opens private blocks and seals their keys.
+    pub fn keyholder(&self) -> Keyholder {
+        Keyholder::new(self.key.clone(), self.capability.database_id())
+    }
+
     /// The line to the database.
     pub fn session(&mut self) -> &mut Session<'a> {
         &mut self.session
@@ -233,6 +239,8 @@ impl<'a> Admin<'a> {
         let charter = self.terms()?.charter;
         known.insert(own);
         known.extend(charter.blocks.values().filter_map(|block| block.owner));
+        let private = charter.blocks.values().filter_map(|block| block.private.as_ref());
+        known.extend(private.flat_map(|private| private.readers.keys()));
         if let Members::Listed(members) = &charter.members {
             known.extend(members);
         }
@@ -328,6 +336,12 @@ impl<'a> Admin<'a> {
         to: &[(DeviceId, Kind)],
     ) -> Result<Request, Failure> {
         terms.set_epoch(successor.generation())?;
+        // Who is left out reads nothing newer of private blocks either.
+        let reads = |device: &DeviceId| to.iter().any(|(kept, kind)| kept == device && *kind != Kind::Mirror);
+        let keyholder = self.keyholder();
+        for (number, block) in &mut terms.charter.blocks {
+            keyholder.shut_out((*number, block), reads)?;
+        }
         let charter = terms.charter.clone();
         charter.check().map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
         let database = successor.database_id();

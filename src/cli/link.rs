@@ -106,6 +106,11 @@ fn of_block(context: &Context, name: &Name, block: &OsStr) -> Result<Capability,
     let terms = Terms::in_force(&mut session)?;
     let number = which(&terms, block)?;
     let charter = terms.charter.blocks.get(&number);
+    if charter.is_some_and(|block| block.private.is_some()) {
+        return Err(Failure::failed(format!(
+            "block {number} is private and has no link: `kilofs block {name} share {number} --for DEVICE` lets a device read it"
+        )));
+    }
     let capability = charter.and_then(|block| whole.of_block(number, &block.birth, block.epoch));
     let held = whole.kind();
     let capability = capability.ok_or_else(|| {

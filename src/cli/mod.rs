@@ -31,6 +31,7 @@ mod paths;
 mod peek;
 mod pin;
 mod policy;
+mod private;
 mod progress;
 mod rates;
 mod recovery;

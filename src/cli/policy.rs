@@ -6,6 +6,7 @@ use super::device::DeviceText;
 use super::enact::{Admin, Terms};
 use super::output::{short, shown, table};
 use super::paths;
+use super::private;
 use super::session::Session;
 use crate::base::{BlockNumber, DeviceId};
 use crate::daemon::control::{Failure, FailureKind};
@@ -92,6 +93,7 @@ pub fn which(terms: &Terms, block: &OsStr) -> Result<BlockNumber, Failure> {
 fn set(context: &Context, name: &Name, block: &OsStr, mode: Mode, owner: Option<&DeviceText>) -> Outcome {
     let mut admin = Admin::open(context, name)?;
     let named = owner.map(|owner| admin.device(owner)).transpose()?;
+    let keyholder = admin.keyholder();
     let (number, path, owner) = admin.enact(|terms| {
         let number = which(terms, block)?;
         let owner = match mode {
@@ -101,6 +103,11 @@ fn set(context: &Context, name: &Name, block: &OsStr, mode: Mode, owner: Option<
             }
             Mode::ReadWrite | Mode::ReadOnly | Mode::Append => None,
         };
+        if terms.charter.blocks.get(&number).is_some_and(|block| block.private.is_some()) {
+            private::ensure_mode(mode)?;
+            let owners: Vec<DeviceId> = owner.into_iter().collect();
+            keyholder.admit(terms, number, &owners)?;
+        }
         terms.set_rules(number, mode, owner)?;
         Ok((number, terms.path(number).to_vec(), owner))
     })?;

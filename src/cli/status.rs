@@ -297,11 +297,25 @@ pub fn blocks(blocks: &[BlockStatus]) -> String {
             (false, None) => "read-only here".into(),
             (true, None) => String::new(),
         };
-        let note =
-            [note, quota(block)].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        let note = [note, private(block), quota(block)]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(", ");
         vec![block.number.to_string(), shown(block.path.as_bytes()), shown(block.mode.as_bytes()), note]
     };
     table(&blocks.iter().map(row).collect::<Vec<_>>())
+}
+
+/// For whom a private block is beside its owner and the admin.
+fn private(block: &BlockStatus) -> String {
+    let others = block.readers.iter().filter(|reader| block.owner.as_ref() != Some(reader));
+    let others: Vec<String> = others.map(|reader| short(reader)).collect();
+    match (block.private, others.is_empty()) {
+        (false, _) => String::new(),
+        (true, true) => "private".into(),
+        (true, false) => format!("private, for {}", others.join(" ")),
+    }
 }
 
 /// What a block may hold, and holds, if it has a quota.

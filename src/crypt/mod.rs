@@ -17,6 +17,7 @@ mod capability;
 mod cipher;
 mod one_block;
 mod passphrase;
+mod private;
 
 pub use capability::{Capability, GENERATIONS_MAX, Kind};
 pub use keyring::{Keyring, KeyringError};
@@ -24,6 +25,7 @@ pub use keys::{AdminKey, DatabaseKey, DeviceKey, database_id, verify};
 pub use link::LinkError;
 pub use one_block::OneBlock;
 pub use passphrase::Argon2Cost;
+pub use private::{KeyEnvelope, KeyLink, Life, PrivateKeys};
 pub use record_key::{Purpose, RecordKey};
 pub use seal::{BLOB_OVERHEAD, BlobKind, LocalKind, NODE_OVERHEAD, OpenNode, Scope, SealKeys, Tampered};
 pub use secret::{Context, Secret};

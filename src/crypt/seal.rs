@@ -45,6 +45,8 @@ pub enum BlobKind {
     Commit = 3,
     /// What the admin fixed.
     Charter = 4,
+    /// Where the content of a private block begins.
+    Veil = 5,
 }
 
 /// A sealed thing that never leaves its device.
@@ -149,6 +151,23 @@ impl SealKeys {
         let epoch = u32::try_from(before.len()).ok()?;
         let key = block_key(last, database, block, birth, epoch);
         Some(SealKeys::after(&key, Scope { database, block, epoch }, older))
+    }
+
+    /// Keys of what is inside a private block, whose own keys these are, the first epoch's first. None without any.
+    pub(super) fn of_private(
+        keys: &[Secret],
+        database: DatabaseId,
+        block: BlockNumber,
+        birth: &Birth,
+    ) -> Option<SealKeys> {
+        let mut made: Vec<SealKeys> = Vec::new();
+        for (epoch, key) in (0..).zip(keys) {
+            let parts = [&database.0[..], &block.0.to_le_bytes(), &birth.0, &u32::to_le_bytes(epoch)];
+            let key = key.derive(Context::Private, &parts);
+            let older = made.iter().rev().cloned().collect();
+            made.push(SealKeys::after(&key, Scope { database, block, epoch }, older));
+        }
+        made.pop()
     }
 
     /// Keys of catalogue, charter and commits.

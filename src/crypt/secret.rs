@@ -44,6 +44,10 @@ pub enum Context {
     RecoveryRead,
     /// Seals the policy and charter of an announcement, from the read secret.
     Terms,
+    /// A private block's key of one epoch as its objects know it, from that key.
+    Private,
+    /// Seals the key of the epoch before, from a private block's key.
+    PrivateLink,
 }
 
 impl Context {
@@ -68,6 +72,8 @@ impl Context {
             Context::RecoveryDatabase => "kilofs 1 2026 recovery database",
             Context::RecoveryRead => "kilofs 1 2026 recovery read",
             Context::Terms => "kilofs 1 2026 terms",
+            Context::Private => "kilofs 1 2026 private",
+            Context::PrivateLink => "kilofs 1 2026 private link",
         }
     }
 }

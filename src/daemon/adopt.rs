@@ -60,6 +60,13 @@ impl Ours {
         self.dirty.contains(number) || signer == Some(device)
     }
 
+    /// Whether an entry is no news here.
+    fn is_known(&self, number: &BlockNumber, theirs: &Listed) -> bool {
+        let base = self.bases.first().and_then(|base| base.entries.get(number));
+        let known = [base, self.entries.get(number)];
+        known.into_iter().flatten().any(|known| known.entry == theirs.entry)
+    }
+
     /// Whether this device's side of a block has moved since the base.
     pub(super) fn moved(&self, number: &BlockNumber) -> bool {
         let entry = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
@@ -114,8 +121,9 @@ impl Core {
         let image = self.with_live(arrived, plan)?;
         let draft = Arc::new(self.store.draft(&image)?);
         let mut roots = BTreeMap::new();
+        let id_of = |root: Option<Root>| root.map(|root| root.id);
         let (mut merged, mut overflow) = (false, Overflow::default());
-        let mut aside = Vec::new();
+        let (mut aside, mut whole) = (Lost::new(), Lost::new());
         for (number, block) in &ours.state.charter.blocks {
             let Some(keys) = self.keys.block(*number, block) else { continue };
             let theirs = plan.theirs.contains(number).then(|| plan.entries.get(number)).flatten();
@@ -127,6 +135,12 @@ impl Core {
             let carried = |root| graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft);
             let root = match (theirs, own) {
                 (Some(theirs), _) if !self.merges(&ours, number) => theirs.root(),
+                (Some(theirs), own) if block.private.is_some() => {
+                    let stays = ours.is_known(number, theirs);
+                    whole.extend((!stays).then_some((*number, own)));
+                    merged |= stays && id_of(own) != id_of(theirs.root());
+                    if stays { own.map(carried).transpose()? } else { theirs.root() }
+                }
                 (Some(theirs), _) => {
                     match self.merge((*number, block), &keys, arrived, theirs, &ours, &draft)? {
                         Merge::Made(root) => {
@@ -139,9 +153,8 @@ impl Core {
                         }
                         Merge::TooMuch { ours_stays: false } => {
                             overflow.ours = true;
-                            aside.extend(
-                                ours.is_by(number, &self.keys.device.public()).then_some((*number, own)),
-                            );
+                            let by_us = ours.is_by(number, &self.keys.device.public());
+                            aside.extend(by_us.then_some((*number, own)));
                             theirs.root()
                         }
                     }
@@ -153,7 +166,6 @@ impl Core {
         draft.truncate_empty();
         let head_image = draft.snapshot()?;
         drop(draft);
-        let id_of = |root: Option<Root>| root.map(|root| root.id);
         let same_as_theirs = roots
             .iter()
             .all(|(number, root)| id_of(arrived.entries.get(number).and_then(Listed::root)) == id_of(*root));
@@ -166,7 +178,7 @@ impl Core {
             mark: Default::default(),
         };
         // Before the tree lets go of them: whatever fails from here on, the edits are kept.
-        let before = self.keep_aside(&mut ours, aside)?;
+        let before = self.keep_aside(&mut ours, aside, whole)?;
         let _turn = self.turn.lock();
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
@@ -182,13 +194,15 @@ impl Core {
 
     /// Sets aside what had to be left out of a merge, and what may not be written behind a new border; says what there was
     /// before.
-    fn keep_aside(&self, ours: &mut Ours, left_out: Lost) -> Result<Before, EngineError> {
+    fn keep_aside(&self, ours: &mut Ours, left_out: Lost, whole: Lost) -> Result<Before, EngineError> {
         const FULL: &str = "it was filled on two devices apart from each other, and both together hold more than twice its quota";
+        const WHOLE: &str = "a later state of this private block was published, and the two cannot be merged";
         const BORDER: &str = "a directory became a block in which the policy does not let this device write";
         let mut inner = self.inner();
         let before = inner.aside_before();
         let (charter, image) = (&ours.state.charter, &ours.head.image);
         self.set_aside(&mut inner, charter, image, left_out, FULL)?;
+        self.set_aside(&mut inner, charter, image, whole, WHOLE)?;
         self.set_aside(&mut inner, charter, image, std::mem::take(&mut ours.aside), BORDER)?;
         Ok(before)
     }

@@ -51,13 +51,15 @@ pub fn borders(old: &Charter, new: &Charter) -> Vec<Border> {
     let differing = |one: &Charter, other: &Charter| -> Vec<(BlockNumber, BlockCharter)> {
         let blocks = one.blocks.iter().filter(|(number, _)| **number != BlockNumber::ROOT);
         let mut found: Vec<_> = blocks
-            .filter(|(number, block)| !lives(other, number, &block.birth))
+            .filter(|(number, block)| block.private.is_none() && !lives(other, number, &block.birth))
             .map(|(number, block)| (*number, block.clone()))
             .collect();
         found.sort_by_key(|(_, block)| block.path.len());
         found
     };
+    // What is inside a private block moves over no border, and nothing else is taken into it.
     let mut standing = old.blocks.clone();
+    standing.retain(|_, block| block.private.is_none());
     let mut found = Vec::new();
     for inner in differing(old, new).into_iter().rev() {
         standing.remove(&inner.0);
@@ -105,6 +107,7 @@ mod tests {
                     epoch: 0,
                     floor,
                     quota: Quota::default(),
+                    private: None,
                 },
             )
         };

@@ -3,12 +3,17 @@
 use super::core::{Core, Inner};
 use super::state::State;
 use crate::base::BlockNumber;
-use crate::record::Charter;
+use crate::record::{BlockCharter, Charter};
 
 impl Core {
     /// Whether a block of the charter cannot be opened here.
     pub(super) fn is_closed(&self, charter: &Charter, number: BlockNumber) -> bool {
         charter.blocks.get(&number).is_some_and(|block| self.keys.block(number, block).is_none())
+    }
+
+    /// Whether what is inside a block can be opened here, as far as it is private.
+    pub(super) fn opens_private(&self, number: BlockNumber, block: &BlockCharter) -> bool {
+        block.private.is_none() || self.keys.private(number, block).is_some()
     }
 
     /// The blocks that cannot be opened here.

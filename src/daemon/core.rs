@@ -26,7 +26,8 @@ use crate::crypt::link::Kind;
 use crate::crypt::seal::{BlobKind, LocalKind};
 use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::{BlockEntry, Charter, Commit, Policy, RecordError, Seen};
+use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, RecordError, Seen};
+use crate::tree::veil::is_reserved_prefix;
 use crate::tree::{
     BlockView, Blocks, ClosedBlock, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions,
 };
@@ -301,7 +302,10 @@ impl Core {
     /// Whether the policy lets this device write in a block.
     pub fn may_write(&self, policy: &Policy, charter: &Charter, number: BlockNumber) -> bool {
         let allowed = self.allows(policy, charter, number, &self.keys.device.public());
-        self.keys.reaches_others() && (allowed || self.keys.admin.is_some())
+        // Of two states of a private block one is taken whole, so one device alone makes them.
+        let owned = policy.modes.get(usize::from(number.0)) == Some(&Mode::Owner)
+            && charter.blocks.get(&number).is_some_and(|block| block.private.is_some());
+        self.keys.reaches_others() && (allowed || self.keys.admin.is_some() && !owned)
     }
 
     /// The blocks of a charter as the tree wants them.
@@ -318,8 +322,12 @@ impl Core {
                 None => blocks.closed.push(ClosedBlock { number, path }),
                 Some(keys) => {
                     let root = roots.get(&number).copied().flatten();
-                    let writable = self.may_write(policy, charter, number);
-                    blocks.open.push(BlockView { number, path, keys, root, writable });
+                    let private = self.keys.private(number, block);
+                    // Of what cannot be opened here nothing is changed either, the admin's right aside.
+                    let shut = block.private.is_some() && private.is_none();
+                    let writable = !shut && self.may_write(policy, charter, number);
+                    let view = BlockView { number, path, keys, root, writable, private };
+                    if shut { blocks.veiled.push(view) } else { blocks.open.push(view) }
                 }
             }
         }
@@ -435,7 +443,7 @@ fn fresh_prefix(entries: &BTreeMap<BlockNumber, Listed>) -> Result<u32, EngineEr
     loop {
         let prefix = u32::from_le_bytes(random()?);
         let used = entries.values().any(|listed| listed.entry.inode_prefix == prefix);
-        if prefix != 0 && !used {
+        if prefix != 0 && !is_reserved_prefix(prefix) && !used {
             return Ok(prefix);
         }
     }

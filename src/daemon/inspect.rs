@@ -7,13 +7,18 @@ use super::versions::Version as KeptVersion;
 use crate::base::{BlockNumber, Inode, PieceHashes, PieceIndex};
 use crate::crypt::BlobKind;
 use crate::image::{Counters, Image, StoreError, hash_piece, hash_pieces};
-use crate::map::{Map, Root};
+use crate::map::{Map, NodeCache, Root};
+use crate::record::BlockCharter;
 use crate::tree::ImageSource;
 use crate::tree::check::{Finding, check_block};
 use crate::tree::repair::{Measure, Repair};
+use crate::tree::veil::look_inside;
 use crate::tree::version::Version;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+/// For the maps of private blocks, each checked alone.
+const NODES_CACHE_BYTES: usize = 4 << 20;
 /// What findings in the newest state go by.
 pub(super) const HEAD: &str = "the working head";
 
@@ -165,6 +170,7 @@ fn blocks(
         checked.bytes += report.bytes;
         checked.absent += report.absent;
         if report.found == 0 {
+            inside(core, what, (*number, block), (&version, &source), checked);
             continue;
         }
         let repair = Repair::plan(*number, &version, now_timestamp());
@@ -182,6 +188,34 @@ fn blocks(
             checked.planned.extend(measures(*number, &block.path, &repair.measures));
         }
     }
+}
+
+/// Checks what is inside a private block, where it can be opened here.
+fn inside(
+    core: &Core,
+    what: &str,
+    (number, block): (BlockNumber, &BlockCharter),
+    (seen, source): (&Version<'_>, &ImageSource),
+    checked: &mut Checked,
+) {
+    let Some(inner) = core.keys.private(number, block).filter(|_| seen.root.is_some()) else { return };
+    let finding = |what: String| CheckFinding { block: Some(number.0), subject: String::new(), what };
+    let nodes = Arc::new(NodeCache::new(NODES_CACHE_BYTES));
+    let report = match look_inside(number, (seen.keys, seen.root), &inner, source, &nodes) {
+        Ok(inside) => {
+            let map = Map::new(&inner, &inside.source, &nodes);
+            let version = Version { map: &map, root: inside.root, keys: &inner, source: &inside.source };
+            check_block(number, &version, inside.bytes, true)
+        }
+        Err(error) => {
+            let told = format!("what is inside does not open: {error}");
+            return checked.findings.push(CheckFinding { subject: what.into(), ..finding(told) });
+        }
+    };
+    checked.objects += report.nodes + report.chunks;
+    let named = |found: &Finding| format!("inside, {}", described(found, &|_| None));
+    let found = report.findings.iter().map(|found| finding(named(found)));
+    checked.findings.extend(found.map(|finding| CheckFinding { subject: what.into(), ..finding }));
 }
 
 /// What a repair does, in the words of an answer.

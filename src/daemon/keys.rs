@@ -3,7 +3,6 @@
 //! allows it.
 
 use crate::base::{BlockNumber, DatabaseId, PublicKey};
-use crate::crypt::OneBlock;
 use crate::crypt::keyring::Keyring;
 use crate::crypt::keys::{AdminKey, DatabaseKey, DeviceKey};
 use crate::crypt::link::{Capability, Kind};
@@ -12,6 +11,7 @@ use crate::crypt::log_key::LogKey;
 use crate::crypt::record_key::RecordKey;
 use crate::crypt::seal::SealKeys;
 use crate::crypt::secret::Secret;
+use crate::crypt::{Life, OneBlock, PrivateKeys};
 use crate::record::BlockCharter;
 use std::ops::Deref;
 use std::sync::OnceLock;
@@ -136,6 +136,19 @@ impl Keys {
         }
         let generations = self.read_secrets.get(..=usize::try_from(block.epoch).ok()?)?;
         SealKeys::of_generations(generations, self.database, number, &block.birth)
+    }
+
+    /// The keys of what is inside a private block, where they were sealed to this device or to the admin that it is.
+    pub fn private(&self, number: BlockNumber, block: &BlockCharter) -> Option<SealKeys> {
+        let private = block.private.as_ref()?;
+        let life = Life { database: self.database, block: number, birth: block.birth };
+        let own = private.readers.get(&self.device.public());
+        let own = own.and_then(|sealed| PrivateKeys::open(&self.device, life, sealed, &private.links).ok());
+        let as_admin = || {
+            let admin = self.admin.as_ref()?;
+            PrivateKeys::open_as_admin(admin, life, &private.admin, &private.links).ok()
+        };
+        own.or_else(as_admin).map(|keys| keys.seal_keys())
     }
 
     /// The only block that this device was given a key for, where it was not given all.

@@ -75,7 +75,13 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             mode: state.policy.modes.get(usize::from(number.0)).map_or("rw".into(), ToString::to_string),
             owner: block.owner.map(|owner| owner.to_string()),
             writable: core.may_write(&state.policy, &state.charter, *number),
-            readable: !core.is_closed(&state.charter, *number),
+            readable: !core.is_closed(&state.charter, *number) && core.opens_private(*number, block),
+            private: block.private.is_some(),
+            readers: block
+                .private
+                .iter()
+                .flat_map(|private| private.readers.keys().map(ToString::to_string))
+                .collect(),
             quota_bytes: block.quota.bytes,
             quota_files: block.quota.files,
             used_bytes: used.map(|used| most(used.bytes)),

@@ -133,6 +133,10 @@ pub struct BlockStatus {
     pub writable: bool,
     /// This device has its key.
     pub readable: bool,
+    /// What is in it is not for everybody who reads the database.
+    pub private: bool,
+    /// The devices that can open it beside the admin, where it is private.
+    pub readers: Vec<String>,
     /// What its files may hold together; none without a quota.
     pub quota_bytes: Option<u64>,
     /// How many files, directories and so on it may hold; none without a quota.

@@ -64,6 +64,13 @@ impl Core {
                 entries.get(number).filter(|listed| listed.entry.birth == block.birth).and_then(|l| l.root())
             };
             let (old, new) = (of_life(&before), of_life(&after));
+            // Its visible map tells how the content lies, not what it is.
+            if block.private.is_some() {
+                if old.map(|root| root.id) != new.map(|root| root.id) {
+                    collected.inodes.insert(number.root_inode());
+                }
+                continue;
+            }
             let new_map = Map::new(&keys, &new_source, self.tree_nodes());
             let old_map = Map::new(&keys, old_source.as_ref().unwrap_or(&new_source), self.tree_nodes());
             let compared = old_map.diff_with(old.as_ref(), &new_map, new.as_ref(), &mut |key, _, _| {

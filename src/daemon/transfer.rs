@@ -241,8 +241,8 @@ impl Driver {
         let driver = self.clone();
         tokio::spawn(async move {
             let Some(net) = driver.net() else { return };
+            // What is no longer kept goes when it has been taken: until then nobody keeps this one.
             driver.seed(net, &metainfo, image).await;
-            driver.drop_old(net).await;
         });
     }
 

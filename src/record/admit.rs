@@ -169,6 +169,7 @@ mod tests {
             epoch: 5,
             floor: Floor { counter: 10, root: Some(Id([7; 32])) },
             quota: Default::default(),
+            private: None,
         };
         let (member, stranger) = (DeviceKey::from_seed(&[3; 32]), DeviceKey::from_seed(&[4; 32]));
         World { admin: AdminKey::from_seed(&[1; 32]), owner, member, stranger, charter }

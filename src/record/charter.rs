@@ -1,6 +1,7 @@
 //! The charter: what the admin fixed about blocks and members. The policy names it, so the admin's signature covers it.
 
 use super::error::RecordError;
+use super::private::Private;
 use super::value::BLOCKS_MAX;
 use crate::base::{Birth, BlockNumber, DatabaseId, DeviceId, Id, Malformed, Reader, Writer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ const FORMAT: u8 = 1;
 /// With those of each block behind its floor. A charter without any is written in the first format, so that its id
 /// stays what it was.
 const FORMAT_QUOTAS: u8 = 2;
+/// With the keys of private blocks behind these. A charter without any is written in one of the others.
+const FORMAT_PRIVATE: u8 = 3;
 const OPEN: u8 = 0;
 const LISTED: u8 = 1;
 /// Where the mount shows what is not of the tree.
@@ -48,6 +51,8 @@ pub struct BlockCharter {
     pub floor: Floor,
     /// What it may hold.
     pub quota: Quota,
+    /// Who can open it, where not everybody can who reads the database.
+    pub private: Option<Private>,
 }
 
 /// What a block may hold; none where there is no limit.
@@ -100,7 +105,7 @@ pub fn genesis_charter(database: &DatabaseId) -> Charter {
     let birth = Birth(*derived.first_chunk().expect("a key is longer than a birth"));
     let floor = Floor { counter: 0, root: None };
     let quota = Quota::default();
-    let root = BlockCharter { path: Vec::new(), owner: None, birth, epoch: 0, floor, quota };
+    let root = BlockCharter { path: Vec::new(), owner: None, birth, epoch: 0, floor, quota, private: None };
     Charter { blocks: BTreeMap::from([(BlockNumber::ROOT, root)]), members: Members::Open }
 }
 
@@ -131,8 +136,13 @@ impl Charter {
     /// Its one encoding.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
-        let quotas = self.blocks.values().any(|block| !block.quota.is_none());
-        writer.u8(if quotas { FORMAT_QUOTAS } else { FORMAT });
+        let private = self.blocks.values().any(|block| block.private.is_some());
+        let quotas = private || self.blocks.values().any(|block| !block.quota.is_none());
+        writer.u8(match (private, quotas) {
+            (true, _) => FORMAT_PRIVATE,
+            (false, true) => FORMAT_QUOTAS,
+            (false, false) => FORMAT,
+        });
         match &self.members {
             Members::Open => _ = writer.u8(OPEN),
             Members::Listed(devices) => {
@@ -151,6 +161,11 @@ impl Charter {
             for limit in [block.quota.bytes, block.quota.files].into_iter().filter(|_| quotas) {
                 put_limit(&mut writer, limit);
             }
+            match &block.private {
+                _ if !private => {}
+                None => _ = writer.u8(0),
+                Some(private) => private.write(writer.u8(1)),
+            }
         }
         writer.0
     }
@@ -161,17 +176,18 @@ impl Charter {
         let mut reader = Reader::new(bytes);
         let malformed = RecordError::in_a("charter");
         let format = reader.u8().map_err(&malformed)?;
-        if !matches!(format, FORMAT | FORMAT_QUOTAS) {
+        if !matches!(format, FORMAT | FORMAT_QUOTAS | FORMAT_PRIVATE) {
             return Err(RecordError::Format(format));
         }
-        let charter = read(&mut reader, format == FORMAT_QUOTAS).map_err(&malformed)?;
+        let charter = read(&mut reader, format).map_err(&malformed)?;
         reader.end().map_err(&malformed)?;
         charter.check()?;
         Ok(charter)
     }
 }
 
-fn read(reader: &mut Reader, quotas: bool) -> Result<Charter, Malformed> {
+fn read(reader: &mut Reader, format: u8) -> Result<Charter, Malformed> {
+    let quotas = format != FORMAT;
     let members = match reader.u8()? {
         OPEN => Members::Open,
         LISTED => {
@@ -201,10 +217,23 @@ fn read(reader: &mut Reader, quotas: bool) -> Result<Charter, Malformed> {
             true => Quota { bytes: get_limit(reader)?, files: get_limit(reader)? },
             false => Quota::default(),
         };
-        blocks.insert(number, BlockCharter { path, owner, birth, epoch, floor, quota });
+        let private = match format {
+            FORMAT_PRIVATE => match reader.u8()? {
+                0 => None,
+                1 => Some(Private::read(reader)?),
+                _ => return Err(Malformed),
+            },
+            _ => None,
+        };
+        blocks.insert(number, BlockCharter { path, owner, birth, epoch, floor, quota, private });
     }
     // Without any it has another form.
-    if quotas && blocks.values().all(|block| block.quota.is_none()) {
+    let needed = match format {
+        FORMAT => true,
+        FORMAT_QUOTAS => blocks.values().any(|block| !block.quota.is_none()),
+        _ => blocks.values().any(|block| block.private.is_some()),
+    };
+    if !needed {
         return Err(Malformed);
     }
     Ok(Charter { blocks, members })
@@ -268,6 +297,7 @@ mod tests {
             epoch: 4,
             floor: Floor { counter: 5, root: Some(Id([6; 32])) },
             quota: Quota::default(),
+            private: None,
         };
         charter.blocks.insert(BlockNumber(1), block(b"letters/\xff"));
         charter.blocks.insert(BlockNumber(7), block(b"letters"));
@@ -282,7 +312,11 @@ mod tests {
         for (number, (bytes, files)) in [1, 7].into_iter().zip(limits) {
             limited.blocks.get_mut(&BlockNumber(number)).unwrap().quota = Quota { bytes, files };
         }
-        for charter in [charter(), limited, genesis_charter(&DatabaseId([1; 32]))] {
+        let mut hidden = charter();
+        let readers = BTreeMap::from([(DeviceId([4; 32]), [5; 80]), (DeviceId([7; 32]), [8; 80])]);
+        let private = Private { links: vec![[6; 48]], admin: [9; 80], readers };
+        hidden.blocks.get_mut(&BlockNumber(7)).unwrap().private = Some(private);
+        for charter in [charter(), limited, hidden, genesis_charter(&DatabaseId([1; 32]))] {
             let bytes = charter.encode();
             assert_eq!(Charter::decode(&bytes).as_ref(), Ok(&charter));
             for bit in 0..bytes.len() * 8 {

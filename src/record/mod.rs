@@ -11,6 +11,7 @@ mod error;
 mod item;
 mod lifeline;
 mod policy;
+mod private;
 mod value;
 mod vector;
 
@@ -27,5 +28,6 @@ pub use error::RecordError;
 pub use item::SignedItem;
 pub use lifeline::{Lifeline, Moved, open_lifeline, sign_lifeline};
 pub use policy::{Mode, Policy, UnknownMode};
+pub use private::{LINKS_MAX, Private, READERS_MAX};
 pub use value::{BLOCKS_MAX, RECORD_BYTES, Record, VERSIONS_MAX, VersionRef};
 pub use vector::{Maker, Seen, Stamp, VECTOR_MAKERS_MAX, Vector};

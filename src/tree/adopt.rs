@@ -8,7 +8,7 @@ use super::live::{Tree, make_base};
 use super::source::ImageSource;
 use super::state::State;
 use crate::base::{BlockNumber, Inode};
-use crate::map::{Map, MapError};
+use crate::map::MapError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -96,7 +96,7 @@ impl Tree {
         let recount = self.recount(&old, &base);
         let mut state = self.bench.state.write();
         check_current(&state, expected_generation)?;
-        if let Err(error) = self.keep_open(&mut state, &old, &base) {
+        if let Err(error) = self.keep_open(&mut state, &base) {
             tracing::error!(%error, "a state cannot be taken over while files are open");
             return Err(Stale);
         }
@@ -115,7 +115,7 @@ impl Tree {
     }
 
     /// Keeps what is open and has no place in the new state.
-    fn keep_open(&self, state: &mut State, old: &Base, new: &Base) -> Result<(), TreeError> {
+    fn keep_open(&self, state: &mut State, new: &Base) -> Result<(), TreeError> {
         let shared = &self.bench.shared;
         state.keep_orphans()?;
         // What has a name again is no orphan any more: who has it open sees what the name shows.
@@ -126,7 +126,7 @@ impl Tree {
         let mut nameless = Vec::new();
         for inode in open {
             if let Err(TreeError::NotFound) = new.view(shared).record(inode) {
-                nameless.push((inode, state.orphan_from(inode, &old.source, shared)?));
+                nameless.push((inode, state.orphan_from(inode, shared)?));
             }
         }
         back.into_iter().for_each(|inode| state.drop_orphan(inode));
@@ -146,9 +146,7 @@ impl Tree {
             }
         }
         if changed {
-            let base =
-                Base { source: state.base.source.clone(), blocks: views, pins: state.base.pins.clone() };
-            state.base = Arc::new(base);
+            state.base = Arc::new(Base { blocks: views, ..(*state.base).clone() });
             state.journal.begin_lineage();
         }
         Changes { too_many: changed, ..Changes::default() }
@@ -157,6 +155,8 @@ impl Tree {
     fn compare(&self, old: &Base, new: &Base) -> Changes {
         let mut collector = Collector::default();
         collector.pins([old, new], &self.bench.shared);
+        // A block that opens or closes is another directory under the same number.
+        collector.too_many |= !old.insides.keys().eq(new.insides.keys());
         for block in new.blocks.values() {
             let Some(before) = old.blocks.get(&block.number) else { continue };
             if before.writable != block.writable || before.keys.commitment() != block.keys.commitment() {
@@ -166,9 +166,8 @@ impl Tree {
             if before.root.map(|root| root.id) == block.root.map(|root| root.id) {
                 continue;
             }
-            let nodes = &self.bench.shared.nodes;
-            let maps =
-                [Map::new(&before.keys, &old.source, nodes), Map::new(&block.keys, &new.source, nodes)];
+            let shared = &self.bench.shared;
+            let maps = [old.map(before, shared), new.map(block, shared)];
             let compared =
                 maps[0].diff_with(before.root.as_ref(), &maps[1], block.root.as_ref(), &mut |key, _, _| {
                     collector.key(key)

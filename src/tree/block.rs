@@ -5,10 +5,11 @@ use super::chunk_cache::ChunkCache;
 use super::error::TreeError;
 use super::pins::Pins;
 use super::source::ImageSource;
+use super::veil::{Front, Veil};
 use crate::base::{BlockNumber, Inode};
 use crate::crypt::SealKeys;
 use crate::image::Store;
-use crate::map::{Map, NodeCache, Root};
+use crate::map::{Map, MapError, NodeCache, Root};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct BlockView {
     pub root: Option<Root>,
     /// Whether the policy lets this device write in it.
     pub writable: bool,
+    /// The keys of what is inside, if it is a private block that this device can open.
+    pub private: Option<SealKeys>,
 }
 
 /// A block whose key is not here: it shows where it hangs, and nothing else.
@@ -42,21 +45,38 @@ pub struct ClosedBlock {
 pub struct Blocks {
     /// Those that can be opened.
     pub open: Vec<BlockView>,
+    /// Those that are shown as closed, and whose map is kept all the same: private blocks of others.
+    pub veiled: Vec<BlockView>,
     /// The others.
     pub closed: Vec<ClosedBlock>,
 }
 
 impl From<Vec<BlockView>> for Blocks {
     fn from(open: Vec<BlockView>) -> Blocks {
-        Blocks { open, closed: Vec::new() }
+        Blocks { open, ..Blocks::default() }
     }
 }
 
 /// All blocks as of one flushed state, in the image that it lies in. Immutable.
+#[derive(Clone)]
 pub(super) struct Base {
     pub(super) source: ImageSource,
+    /// What can be shown. Of a private block keys and root are those of what is inside.
     pub(super) blocks: BTreeMap<BlockNumber, BlockView>,
+    /// Private blocks as everybody sees them, opened here or not.
+    pub(super) veiled: BTreeMap<BlockNumber, BlockView>,
+    /// What is inside those that are opened here.
+    pub(super) insides: BTreeMap<BlockNumber, Opened>,
     pub(super) pins: Arc<Pins>,
+}
+
+/// A private block that was opened.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub(super) veil: Arc<Veil>,
+    pub(super) front: Front,
+    /// Reads what is inside.
+    pub(super) source: ImageSource,
 }
 
 impl Base {
@@ -73,7 +93,52 @@ impl Base {
 
     /// The map of one of the blocks.
     pub(super) fn map<'a>(&'a self, block: &'a BlockView, shared: &'a Shared) -> Map<'a> {
-        Map::new(&block.keys, &self.source, &shared.nodes)
+        Map::new(&block.keys, self.source_of(block.number), &shared.nodes)
+    }
+
+    /// Reads what a block's map names.
+    pub(super) fn source_of(&self, number: BlockNumber) -> &ImageSource {
+        self.insides.get(&number).map_or(&self.source, |opened| &opened.source)
+    }
+
+    /// All blocks as everybody sees them: with the maps that lie in the image itself.
+    pub(super) fn outer(&self) -> impl Iterator<Item = &BlockView> {
+        let plain = self.blocks.values().filter(|block| !self.veiled.contains_key(&block.number));
+        plain.chain(self.veiled.values())
+    }
+
+    /// Goes on with an opened block whose map may lie elsewhere now, and begin elsewhere.
+    pub(super) fn renew(
+        &mut self,
+        number: BlockNumber,
+        before: &Opened,
+        front: Option<Front>,
+        shared: &Shared,
+    ) {
+        let (Some(outer), Some(block)) = (self.veiled.get(&number), self.blocks.get_mut(&number)) else {
+            return;
+        };
+        let seen = (&outer.keys, outer.root);
+        let veil = Arc::new(Veil::new(number, seen, &self.source, &shared.nodes, &shared.chunks));
+        let front = front.unwrap_or(before.front);
+        block.root = front.root;
+        // A place of the inner space shows the same bytes as before.
+        let heads = before.source.heads().cloned().unwrap_or_default();
+        let source = self.source.behind(veil.clone(), heads);
+        self.insides.insert(number, Opened { veil, front, source });
+    }
+
+    /// Opens a private block; it is among the veiled already.
+    pub(super) fn lift(&mut self, number: BlockNumber, shared: &Shared) -> Result<(), MapError> {
+        let Some(outer) = self.veiled.get(&number).cloned() else { return Ok(()) };
+        let Some(inner) = outer.private.clone() else { return Ok(()) };
+        let seen = (&outer.keys, outer.root);
+        let veil = Arc::new(Veil::new(number, seen, &self.source, &shared.nodes, &shared.chunks));
+        let front = veil.front(&inner)?;
+        let opened = Opened { source: self.source.behind(veil.clone(), Arc::default()), veil, front };
+        self.insides.insert(number, opened);
+        self.blocks.insert(number, BlockView { keys: inner, root: front.root, ..outer });
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sealing a frozen layer: chunks, then the maps' nodes, then, where much has died, what is worth moving.
 
-use super::block::{BlockView, Shared};
+use super::block::{BlockView, Opened, Shared};
 use super::error::TreeError;
 use super::flush::{Flushing, Frozen};
 use super::key::{self, Key};
@@ -9,11 +9,13 @@ use super::ledger::Ledger;
 use super::reclaim::tidy;
 use super::sealer::{Bench, seal_chunk};
 use super::value::chunk_value;
+use super::veil::Front;
+use super::veil_writer::{self, VeilWriter};
 use super::view::pointer_of;
 use crate::base::{BlockNumber, Inode, Place, RegionIndex};
 use crate::crypt::SealKeys;
 use crate::image::{Draft, Image, Stream};
-use crate::map::{Edit, Entry, Map, MapError, Root};
+use crate::map::{Edit, Emit, Entry, Map, MapError, Root};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -25,8 +27,18 @@ const THREADS_MAX: usize = 4;
 /// New roots in a draft.
 pub(super) struct Committed {
     roots: Roots,
+    /// How opened private blocks begin that were changed.
+    fronts: BTreeMap<BlockNumber, Front>,
     /// Regions that were emptied since the last flush.
     emptied: Vec<RegionIndex>,
+}
+
+/// A draft that was brought to the disk.
+pub(super) struct Written {
+    pub(super) image: Image,
+    pub(super) emptied: Vec<RegionIndex>,
+    pub(super) roots: Roots,
+    pub(super) fronts: BTreeMap<BlockNumber, Front>,
 }
 
 /// The root of each block's map.
@@ -46,12 +58,24 @@ pub(super) fn commit(
     for (inode, node) in frozen.layer.iter() {
         by_block.entry(node.block).or_default().push((*inode, node));
     }
-    let mut roots: Roots = frozen.base.blocks.values().map(|block| (block.number, block.root)).collect();
+    let mut roots: Roots = frozen.base.outer().map(|block| (block.number, block.root)).collect();
+    let mut fronts = BTreeMap::new();
     let mut ledger = Ledger::new(frozen.draft.clone(), Stream::Fresh);
     for (number, mut nodes) in by_block {
         let Some(block) = frozen.base.blocks.get(&number) else { continue };
         nodes.sort_unstable_by_key(|(inode, _)| *inode);
-        match commit_block(frozen, block, &nodes, shared, &mut ledger) {
+        let opened = frozen.base.veiled.get(&number).zip(frozen.base.insides.get(&number));
+        let done = match opened {
+            None => commit_block(frozen, block, &nodes, shared, &mut ledger),
+            Some((outer, opened)) => {
+                let done = commit_private(frozen, block, (outer, opened), &nodes, shared, &mut ledger);
+                done.map(|(root, front)| {
+                    fronts.insert(number, front);
+                    root
+                })
+            }
+        };
+        match done {
             Ok(root) => _ = roots.insert(number, root),
             Err(error) => {
                 ledger.undo();
@@ -60,7 +84,7 @@ pub(super) fn commit(
         }
     }
     flushing.freed_bytes += ledger.settle();
-    Ok(Committed { roots, emptied: Vec::new() })
+    Ok(Committed { roots, fronts, emptied: Vec::new() })
 }
 
 fn commit_block(
@@ -71,14 +95,57 @@ fn commit_block(
     ledger: &mut Ledger,
 ) -> Result<Option<Root>, TreeError> {
     let sealed = seal_chunks(nodes, &block.keys, &frozen.draft, ledger)?;
-    let map = Map::new(&block.keys, &frozen.base.source, &shared.nodes);
+    let map = frozen.base.map(block, shared);
+    let (edits, dead) = edits_of(map, block, nodes, &sealed)?;
+    dead.into_iter().for_each(|place| ledger.dead(place));
+    map.apply(block.root, &edits, ledger).map_err(|error| TreeError::in_block(block.number, error))
+}
+
+/// The same for a private block: what is inside goes into the inner space, whose changed chunks go into the draft.
+fn commit_private(
+    frozen: &Frozen,
+    block: &BlockView,
+    (outer, opened): (&BlockView, &Opened),
+    nodes: &[(Inode, &Node)],
+    shared: &Shared,
+    ledger: &mut Ledger,
+) -> Result<(Option<Root>, Front), TreeError> {
     let in_block = |error| TreeError::in_block(block.number, error);
-    let mut edits = Vec::new();
-    for (inode, node) in nodes {
-        let mut maker = EditMaker { inode: *inode, node, map, root: block.root, ledger, edits: &mut edits };
-        if node.removed { maker.remove_all() } else { maker.change(&sealed) }.map_err(in_block)?;
+    let mut writer = VeilWriter::new(outer, opened, &frozen.draft, ledger);
+    let mut sealed = SealedChunks::new();
+    for (inode, node) in nodes.iter().filter(|(_, node)| !node.removed) {
+        let data_id = node.record.as_ref().map_or(0, |record| record.data_id);
+        for (index, slot) in &node.chunks {
+            let pointer = match slot {
+                Slot::Dirty(plain) => writer.seal(&block.keys, data_id, *index, plain)?,
+                Slot::Sealed(pointer) => Some(writer.take_in(*pointer)?),
+                Slot::Hole | Slot::Kept(..) => continue,
+            };
+            sealed.insert((*inode, *index), pointer);
+        }
     }
-    map.apply(block.root, &edits, ledger).map_err(in_block)
+    let map = frozen.base.map(block, shared);
+    let (edits, dead) = edits_of(map, block, nodes, &sealed)?;
+    dead.into_iter().for_each(|place| writer.free(place));
+    let root = map.apply(block.root, &edits, &mut writer).map_err(in_block)?;
+    writer.finish(&block.keys, root, shared).map_err(in_block)
+}
+
+/// What changes in a block's map, in the order of keys, and which chunks die by it.
+fn edits_of(
+    map: Map<'_>,
+    block: &BlockView,
+    nodes: &[(Inode, &Node)],
+    sealed: &SealedChunks,
+) -> Result<(Vec<Edit>, Vec<Place>), TreeError> {
+    let (mut edits, mut dead) = (Vec::new(), Vec::new());
+    for (inode, node) in nodes {
+        let (edits, dead) = (&mut edits, &mut dead);
+        let mut maker = EditMaker { inode: *inode, node, map, root: block.root, dead, edits };
+        let done = if node.removed { maker.remove_all() } else { maker.change(sealed) };
+        done.map_err(|error| TreeError::in_block(block.number, error))?;
+    }
+    Ok((edits, dead))
 }
 
 /// Seals all dirty chunks of these nodes, on several threads if there are many.
@@ -135,7 +202,7 @@ struct EditMaker<'a> {
     node: &'a Node,
     map: Map<'a>,
     root: Option<Root>,
-    ledger: &'a mut Ledger,
+    dead: &'a mut Vec<Place>,
     edits: &'a mut Vec<Edit>,
 }
 
@@ -166,7 +233,7 @@ impl EditMaker<'_> {
             true
         })?;
         for entry in gone {
-            entry.place.into_iter().for_each(|place| self.ledger.dead(place));
+            self.dead.extend(entry.place);
             self.edits.push(Edit { key: entry.key, change: None });
         }
         Ok(())
@@ -205,21 +272,24 @@ impl EditMaker<'_> {
                 _ => false,
             })?;
             for (index, place) in gone {
-                place.into_iter().for_each(|place| self.ledger.dead(place));
+                self.dead.extend(place);
                 changes.insert(index, None);
             }
         }
         for (index, slot) in &node.chunks {
             let pointer = match slot {
                 Slot::Hole | Slot::Kept(..) => None,
-                Slot::Sealed(pointer) => Some(*pointer),
+                // In a private block it has another place by now.
+                Slot::Sealed(pointer) => {
+                    sealed.get(&(self.inode, *index)).copied().flatten().or(Some(*pointer))
+                }
                 Slot::Dirty(_) => sealed.get(&(self.inode, *index)).copied().flatten(),
             };
             if !node.fresh && node.cut.is_none_or(|cut| *index < cut) {
                 let key = Key::Chunk(self.inode, *index).encode();
                 let old = self.map.get(self.root.as_ref(), &key)?;
                 let old = old.as_ref().and_then(pointer_of);
-                old.into_iter().for_each(|old| self.ledger.dead(old.place));
+                self.dead.extend(old.map(|old| old.place));
                 if old.is_none() && pointer.is_none() {
                     continue;
                 }
@@ -244,12 +314,16 @@ impl Committed {
         frozen: &Frozen,
         bench: &Bench,
         flushing: &mut Flushing,
-    ) -> Result<(Image, Vec<RegionIndex>, Roots), (Committed, TreeError)> {
+    ) -> Result<Written, (Committed, TreeError)> {
+        veil_writer::tidy(&mut self.roots, &mut self.fronts, frozen, &bench.shared);
         let emptied = tidy(&mut self.roots, frozen, &bench.shared, flushing);
         self.emptied.extend(emptied);
         self.emptied.extend(frozen.draft.truncate_empty());
         match bench.snapshot(&frozen.draft) {
-            Ok(image) => Ok((image, self.emptied, self.roots)),
+            Ok(image) => {
+                let Committed { roots, fronts, emptied } = self;
+                Ok(Written { image, emptied, roots, fronts })
+            }
             Err(error) => Err((self, error)),
         }
     }

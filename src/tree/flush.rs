@@ -7,7 +7,7 @@
 //! What fails stays frozen, readable, and is tried again at the next flush.
 
 use super::block::{Base, BlockView};
-use super::commit::{Committed, commit};
+use super::commit::{Committed, Written, commit};
 use super::error::TreeError;
 use super::inode::{INLINE_BYTES_MAX, InodeRecord, RecordSize};
 use super::journal::Mark;
@@ -134,7 +134,7 @@ impl Tree {
                 None => commit(&frozen, &self.bench.shared, flushing)?,
             };
             match committed.write(&frozen, &self.bench, flushing) {
-                Ok((image, emptied, roots)) => self.install(&frozen, image, &emptied, roots),
+                Ok(written) => self.install(&frozen, written),
                 Err((committed, error)) => {
                     flushing.committed = Some(committed);
                     return Err(error);
@@ -193,33 +193,35 @@ impl Tree {
         Ok(())
     }
 
-    fn install(
-        &self,
-        frozen: &Frozen,
-        image: Image,
-        emptied: &[RegionIndex],
-        roots: BTreeMap<BlockNumber, Option<Root>>,
-    ) {
+    fn install(&self, frozen: &Frozen, written: Written) {
+        let Written { image, emptied, roots, fronts } = written;
         let old = &frozen.base;
         let heads: Arc<Heads> = match old.source.heads() {
             Some(heads) if emptied.is_empty() => heads.clone(),
-            Some(heads) => Arc::new(heads.without(emptied)),
+            Some(heads) => Arc::new(heads.without(&emptied)),
             None => Arc::default(),
         };
         let source = ImageSource::remembering(&self.bench.shared.store, &image, heads);
         let mut state = self.bench.state.write();
         // The policy may have changed meanwhile; roots come from here, everything else from there.
-        let renewed = |(number, block): (&BlockNumber, &BlockView)| {
-            let root = roots.get(number).copied().unwrap_or(block.root);
-            (*number, BlockView { root, ..block.clone() })
+        let renewed = |block: &BlockView| {
+            let root = roots.get(&block.number).copied().unwrap_or(block.root);
+            (block.number, BlockView { root, ..block.clone() })
         };
-        let changed = old
-            .blocks
-            .values()
-            .filter(|block| roots.get(&block.number).is_some_and(|root| *root != block.root));
+        let changed =
+            old.outer().filter(|block| roots.get(&block.number).is_some_and(|root| *root != block.root));
         let changed = changed.map(|block| block.number).collect();
-        let blocks = state.base.blocks.iter().map(renewed).collect();
-        let base = Base { source, blocks, pins: state.base.pins.clone() };
+        let now = &state.base;
+        let mut base = Base {
+            source,
+            blocks: now.blocks.values().map(renewed).collect(),
+            veiled: now.veiled.values().map(renewed).collect(),
+            insides: BTreeMap::new(),
+            pins: now.pins.clone(),
+        };
+        for (number, opened) in &now.insides {
+            base.renew(*number, opened, fronts.get(number).copied(), &self.bench.shared);
+        }
         state.head =
             Head { image, roots, generation: state.frozen_generation, changed, mark: state.frozen_mark };
         state.base = Arc::new(base);

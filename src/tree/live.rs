@@ -75,7 +75,7 @@ impl Tree {
         let draft = Arc::new(shared.store.draft(&image)?);
         let source = ImageSource::remembering(&shared.store, &image, Arc::default());
         let base = make_base(source, blocks.into(), &shared)?;
-        let roots = base.blocks.values().map(|block| (block.number, block.root)).collect();
+        let roots = base.outer().map(|block| (block.number, block.root)).collect();
         let state = State {
             base: Arc::new(base),
             frozen: None,
@@ -177,16 +177,30 @@ impl Tree {
 
 /// Puts blocks on an image and finds out what their mountpoints are.
 pub(super) fn make_base(source: ImageSource, blocks: Blocks, shared: &Shared) -> Result<Base, TreeError> {
-    let open = blocks.open.iter().map(|block| (block.number, block.path.clone(), true));
+    let by_number = |block: BlockView| (block.number, block);
+    let (private, plain): (Vec<_>, Vec<_>) =
+        blocks.open.into_iter().partition(|block| block.private.is_some());
+    let mut base = Base {
+        source,
+        blocks: plain.into_iter().map(by_number).collect(),
+        veiled: private.into_iter().chain(blocks.veiled).map(by_number).collect(),
+        insides: BTreeMap::new(),
+        pins: Arc::default(),
+    };
+    for number in base.veiled.keys().copied().collect::<Vec<_>>() {
+        if let Err(error) = base.lift(number, shared) {
+            tracing::warn!(block = number.0, %error, "a private block does not open with its key");
+        }
+    }
+    let open = base.blocks.values().map(|block| (block.number, block.path.clone(), true));
+    let shut = base.veiled.values().filter(|block| !base.blocks.contains_key(&block.number));
+    let shut = shut.map(|block| (block.number, block.path.clone(), false));
     let closed = blocks.closed.into_iter().map(|block| (block.number, block.path, false));
-    let mut hung: Vec<(BlockNumber, Vec<u8>, bool)> = open.chain(closed).collect();
+    let mut hung: Vec<(BlockNumber, Vec<u8>, bool)> = open.chain(shut).chain(closed).collect();
     hung.sort_unstable();
     if hung.first().is_none_or(|(number, ..)| *number != BlockNumber::ROOT) {
         return Err(TreeError::Invalid);
     }
-    let blocks: BTreeMap<BlockNumber, BlockView> =
-        blocks.open.into_iter().map(|block| (block.number, block)).collect();
-    let mut base = Base { source, blocks, pins: Arc::default() };
     let hung = hung.iter().map(|(number, path, open)| Hung { number: *number, path, open: *open });
     let pins = Pins::resolve(hung, |directory, name| base.view(shared).stack(directory)?.entry(name));
     base.pins = Arc::new(pins);

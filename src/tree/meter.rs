@@ -235,7 +235,7 @@ impl Tree {
                 return None;
             }
             let (from, to) = (old.map(before, shared), new.map(after, shared));
-            let (source, other) = (&old.source, &new.source);
+            let (source, other) = (old.source_of(*number), new.source_of(*number));
             let before = Version { map: &from, root: before.root, keys: &before.keys, source };
             let after = Version { map: &to, root: after.root, keys: &after.keys, source: other };
             growth(*number, &before, &after).ok()

@@ -40,6 +40,8 @@ mod state;
 pub mod structure;
 mod unwritten;
 pub mod value;
+pub mod veil;
+mod veil_writer;
 pub mod verify;
 pub mod version;
 mod view;

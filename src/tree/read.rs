@@ -10,8 +10,7 @@ use super::source::fetch_error;
 use super::view::{Chunk, Origin, View};
 use crate::base::{BlockNumber, Inode, Place};
 use crate::crypt::SealKeys;
-use crate::image::StoreError;
-use crate::map::{FetchError, MapError};
+use crate::map::{Fetch, FetchError, MapError};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -37,8 +36,8 @@ impl Wanted {
         }
         self.check_length()?;
         let sealed = match &self.origin {
-            Origin::Image(source) => source.bytes(place),
-            Origin::Draft(draft) => draft.read(place),
+            Origin::Image(source) => source.fetch(place),
+            Origin::Draft(draft) => draft.read(place).map_err(|error| fetch_error(place, error)),
         };
         let sealed = sealed.map_err(|error| self.unreadable(error))?;
         let opened = self.keys.open_chunk_in_place(self.data_id, self.index, &id, sealed);
@@ -77,8 +76,8 @@ impl Wanted {
         if self.pointer.place.length as usize > most { Err(self.tampered()) } else { Ok(()) }
     }
 
-    fn unreadable(&self, error: StoreError) -> TreeError {
-        match fetch_error(self.pointer.place, error) {
+    fn unreadable(&self, error: FetchError) -> TreeError {
+        match error {
             FetchError::OutOfRange(_) => self.tampered(),
             other => TreeError::from(MapError::Fetch(other)),
         }
@@ -232,11 +231,13 @@ impl Tree {
     pub fn places(&self, inode: Inode, offset: u64, bytes: u64) -> Result<Vec<Place>, TreeError> {
         let pieces =
             self.read_view(|view| view.plan(inode, offset, usize::try_from(bytes).unwrap_or(usize::MAX)))?;
-        let place = |piece: Piece| match piece {
-            Piece::Sealed(Wanted { pointer, origin: Origin::Image(_), .. }, _) => Some(pointer.place),
-            _ => None,
+        let places = |piece: Piece| match piece {
+            Piece::Sealed(Wanted { pointer, origin: Origin::Image(source), .. }, _) => {
+                source.places(pointer.place)
+            }
+            _ => Vec::new(),
         };
-        Ok(pieces.into_iter().filter_map(place).collect())
+        Ok(pieces.into_iter().flat_map(places).collect())
     }
 
     /// Returns when no flush is under way.

@@ -129,7 +129,7 @@ fn relocate(
 ) -> Result<(), TreeError> {
     // A snapshot also ends the filling of regions, so that they can be emptied.
     let source = ImageSource::new(&shared.store, &frozen.draft.snapshot()?);
-    for block in frozen.base.blocks.values() {
+    for block in frozen.base.outer() {
         let Some(Some(root)) = roots.get(&block.number).copied() else { continue };
         let map = Map::new(&block.keys, &source, &shared.nodes);
         let mut ledger = Ledger::new(frozen.draft.clone(), Stream::Cleaning);

@@ -233,6 +233,8 @@ fn job_for(state: &mut State, inode: Inode, index: u64) -> Option<Job> {
     let block = node.block;
     let keys = match state.orphans.get(&inode) {
         Some(orphan) => orphan.keys.clone(),
+        // Where it lies in a private block is decided by the flush.
+        None if state.base.insides.contains_key(&block) => return None,
         None => state.base.block(block).ok()?.keys.clone(),
     };
     if !record.record_size.is_decided() {

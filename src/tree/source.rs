@@ -1,5 +1,6 @@
 //! Where maps read nodes from and put new ones: an image, or a draft that grows.
 
+use super::veil::{SEGMENT_BYTES, Veil};
 use crate::base::{Place, RegionIndex};
 use crate::image::{Draft, Image, Store, StoreError, Stream};
 use crate::map::{Emit, EmitError, Fetch, FetchError, MapError, NODE_HEAD_BYTES, Relocate};
@@ -15,27 +16,48 @@ pub struct ImageSource {
     store: Arc<Store>,
     image: Image,
     heads: Option<Arc<Heads>>,
+    /// Places are those of a private block's inner space.
+    veil: Option<Arc<Veil>>,
 }
 
 impl ImageSource {
     /// A source over `image`.
     pub fn new(store: &Arc<Store>, image: &Image) -> ImageSource {
-        ImageSource { store: store.clone(), image: image.clone(), heads: None }
+        ImageSource { store: store.clone(), image: image.clone(), heads: None, veil: None }
     }
 
     /// A source that is read often enough to remember how nodes begin.
     pub(super) fn remembering(store: &Arc<Store>, image: &Image, heads: Arc<Heads>) -> ImageSource {
-        ImageSource { store: store.clone(), image: image.clone(), heads: Some(heads) }
+        ImageSource { heads: Some(heads), ..ImageSource::new(store, image) }
     }
 
-    /// The sealed bytes of one object.
+    /// A source over the inner space of a private block in this image.
+    pub(super) fn behind(&self, veil: Arc<Veil>, heads: Arc<Heads>) -> ImageSource {
+        ImageSource { heads: Some(heads), veil: Some(veil), ..self.clone() }
+    }
+
+    /// The sealed bytes of one object of the image itself.
     pub fn bytes(&self, place: Place) -> Result<Vec<u8>, StoreError> {
         self.store.read_object(&self.image, place)
     }
 
-    /// Reads the sealed bytes of one object into a buffer of its length.
-    pub(super) fn read_into(&self, place: Place, buffer: &mut [u8]) -> Result<(), StoreError> {
-        self.store.read_object_into(&self.image, place, buffer)
+    /// Reads the sealed bytes of one object into a buffer of its length. What is absent is named by its place in the image.
+    pub(super) fn read_into(&self, place: Place, buffer: &mut [u8]) -> Result<(), FetchError> {
+        match &self.veil {
+            Some(veil) => veil.read(place.offset, buffer),
+            None => {
+                let read = self.store.read_object_into(&self.image, place, buffer);
+                read.map_err(|error| fetch_error(place, error))
+            }
+        }
+    }
+
+    /// Where in the image an object lies.
+    pub(super) fn places(&self, place: Place) -> Vec<Place> {
+        match &self.veil {
+            Some(veil) => veil.places(place),
+            None => vec![place],
+        }
     }
 
     /// The image.
@@ -51,7 +73,15 @@ impl ImageSource {
 
 impl Fetch for ImageSource {
     fn fetch(&self, place: Place) -> Result<Vec<u8>, FetchError> {
-        self.bytes(place).map_err(|error| fetch_error(place, error))
+        if self.veil.is_none() {
+            return self.bytes(place).map_err(|error| fetch_error(place, error));
+        }
+        if u64::from(place.length) > SEGMENT_BYTES {
+            return Err(FetchError::OutOfRange(place));
+        }
+        let mut bytes = vec![0; place.length as usize];
+        self.read_into(place, &mut bytes)?;
+        Ok(bytes)
     }
 
     fn fetch_head(&self, place: Place, head: &mut Head) -> Result<(), FetchError> {
@@ -59,7 +89,13 @@ impl Fetch for ImageSource {
             *head = known;
             return Ok(());
         }
-        self.store.read(&self.image, place.offset, head).map_err(|error| fetch_error(place, error))?;
+        match &self.veil {
+            Some(veil) => veil.read(place.offset, head)?,
+            None => {
+                let read = self.store.read(&self.image, place.offset, head);
+                read.map_err(|error| fetch_error(place, error))?;
+            }
+        }
         if let Some(heads) = &self.heads {
             heads.put(place, *head);
         }

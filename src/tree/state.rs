@@ -8,7 +8,6 @@ use super::inode::{FileType, InodeRecord, Timestamp};
 use super::journal::{Journal, Mark};
 use super::layer::{Layer, Node, Slot, dirty_bytes};
 use super::meter::Meters;
-use super::source::ImageSource;
 use super::value::DirEntry;
 use super::view::{Orphan, View};
 use crate::base::{BlockNumber, Inode, RegionIndex};
@@ -214,7 +213,7 @@ impl State {
             keep_in(&mut node, &image);
         }
         let below = match self.base.block(block)?.root {
-            Some(root) if !node.fresh => Some((root, self.base.source.clone())),
+            Some(root) if !node.fresh => Some((root, self.base.source_of(block).clone())),
             _ => None,
         };
         node.record = Some(record);
@@ -259,16 +258,12 @@ impl State {
     }
 
     /// An inode that is open and has no place in the state that comes: it stays as it is for who has it open.
-    pub(super) fn orphan_from(
-        &self,
-        inode: Inode,
-        source: &ImageSource,
-        shared: &Shared,
-    ) -> Result<Orphan, TreeError> {
+    pub(super) fn orphan_from(&self, inode: Inode, shared: &Shared) -> Result<Orphan, TreeError> {
         let view = self.view(shared);
         let stack = view.stack(inode)?;
         let (block, keys) = (stack.block, stack.keys.clone());
         let record = InodeRecord { nlink: 0, ..stack.record()? };
+        let source = self.base.source_of(block);
         let below = self.base.block(block)?.root.map(|root| (root, source.clone()));
         let node = Node { record: Some(record), ..Node::unchanged(block) };
         Ok(Orphan { node, keys, below })

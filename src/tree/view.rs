@@ -111,7 +111,8 @@ impl<'a> View<'a> {
                 break;
             }
         }
-        let ground = if grounded { block.root.map(|root| (root, &self.base.source)) } else { None };
+        let source = self.base.source_of(block.number);
+        let ground = if grounded { block.root.map(|root| (root, source)) } else { None };
         Ok(Stack { inode, block: block.number, keys: &block.keys, nodes, ground, view: *self })
     }
 

@@ -58,6 +58,13 @@ impl Tree {
         if self.bench.is_crowded() {
             self.bench.make_room();
         }
+        // What belongs to private blocks is sealed by a flush only.
+        if self.bench.is_crowded()
+            && !self.bench.state.read().base.insides.is_empty()
+            && let Err(error) = self.flush()
+        {
+            tracing::warn!(%error, "written data waits in memory");
+        }
     }
 
     pub(super) fn write_at(

@@ -12,6 +12,7 @@ mod far;
 mod fleet;
 mod harness;
 mod haul;
+mod hidden;
 mod hook;
 mod interop;
 mod invite;

@@ -291,3 +291,38 @@ fn a_second_reader_takes_and_refuses_what_the_vectors_say() {
         assert_eq!(*count, fs::read_dir(folder.join(kind)).unwrap().count(), "{kind}");
     }
 }
+
+#[test]
+fn what_is_inside_a_private_block_is_read_with_a_device_key_and_not_without() {
+    let mut dice = Dice::new(9);
+    let (small, large) = (dice.bytes(700), dice.bytes(5_000_000));
+    let inside = |root: &Path| everything(&root.join("diary"), |_| 0o777);
+    let published = Published::new(|device| {
+        device.json(&["block", NAME, "add", "/diary", "--private"]);
+        fs::create_dir_all(device.path("diary/below/it")).unwrap();
+        device.write("diary/below/small", &small);
+        device.write("diary/large", &large);
+        symlink("below/small", device.path("diary/link")).unwrap();
+        fs::hard_link(device.path("diary/large"), device.path("diary/below/again")).unwrap();
+        (0..90).for_each(|n| device.write(&format!("diary/below/it/{n}"), &small[n..]));
+        // Two keys: what was written before a reader left, and after.
+        device.sync();
+        let other = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
+        device.json(&["block", NAME, "share", "/diary", "--for", other]);
+        assert_eq!(device.json(&["block", NAME, "unshare", "/diary", "--for", other])["new_key"], true);
+        device.write("diary/later", &small);
+    });
+    published.download();
+    let keyring = fs::read(published.device.home.join(format!("databases/{NAME}/keyring"))).unwrap();
+    let keyring =
+        kilofs::crypt::keyring::open(&keyring, &kilofs::crypt::keyring::Factors::default()).unwrap();
+    let seed: String = keyring.device.seed().expose().iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(published.file("seed"), seed).unwrap();
+    published.read(&["private", "link", "items", "database", "with", "seed"]).expect("private");
+    assert_eq!(inside(&published.file("with")), inside(&published.device.mount));
+    published.read(&["extract", "link", "items", "database", "without"]).expect("extract");
+    assert_eq!(inside(&published.file("without")).len(), 1, "a directory with nothing in it");
+    fs::write(published.file("seed"), "07".repeat(32)).unwrap();
+    published.read(&["private", "link", "items", "database", "stranger", "seed"]).expect("private");
+    assert_eq!(inside(&published.file("stranger")).len(), 1);
+}

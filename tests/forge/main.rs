@@ -13,6 +13,7 @@ mod forgeries;
 #[allow(dead_code)]
 #[path = "../e2e/harness.rs"]
 mod harness;
+mod hidden;
 mod liar;
 mod lies;
 mod minute;

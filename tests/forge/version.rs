@@ -61,6 +61,7 @@ impl Thief {
             keys: self.core.keys.block(*number, block).unwrap(),
             root: ground.entries.get(number).and_then(Listed::root),
             writable: true,
+            private: None,
         };
         let options = TreeOptions {
             inode_prefix: 0x7eef,

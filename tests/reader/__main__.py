@@ -4,6 +4,7 @@
   reader versions LINK ITEMS              what the record names, the newest first: infohash, offset and length of the commit
   reader list LINK ITEMS DATABASE         what is in a version: of each path a line of JSON
   reader extract LINK ITEMS DATABASE DIR  makes all of it in the empty directory DIR
+  reader private LINK ITEMS DATABASE DIR SEED  the same with what is inside private blocks that are for the device of this seed
   reader vectors FOLDER                   takes and refuses what the vectors say, or says what it does not
 
 LINK is a file that holds a link, of which reading suffices, ITEMS one that `items` printed, DATABASE what the torrent of a version holds, or
@@ -19,6 +20,7 @@ import sys
 from dht import dht_get
 from fields import Refused, need
 from image import Image
+from private import Device, keys_of, look_inside
 from signed import Link, Version, in_force
 from tree import DIRECTORY, FIFO, FILE, SYMLINK, everything
 from vectors import check
@@ -90,15 +92,25 @@ def main(command, link_file, *rest):
         return print("\n".join(lines))
     need(link.secret or link.one, "the link: one for mirrors opens no version")
     need(link.secret, "the link: this reader opens no single block")
-    entries = everything(Version(Image(rest[0], link, record), link, record))
-    if command == "extract":
+    version = Version(Image(rest[0], link, record), link, record)
+    device = None
+    if command == "private":
+        with open(rest[2]) as file:
+            device = Device(bytes.fromhex(file.read()))
+
+    def open_private(tree, private):
+        keys = keys_of(device, link, *private)
+        return keys and look_inside(tree, link, *private, keys)
+
+    entries = everything(version, open_private)
+    if command in ("extract", "private"):
         return extract(entries, rest[1])
     for entry in entries:
         show(*entry)
 
 
 if __name__ == "__main__":
-    arguments = {"items": 2, "versions": 2, "list": 3, "extract": 4, "vectors": 1}
+    arguments = {"items": 2, "versions": 2, "list": 3, "extract": 4, "private": 5, "vectors": 1}
     if len(sys.argv) < 2 or arguments.get(sys.argv[1]) != len(sys.argv) - 2:
         sys.exit(__doc__)
     try:

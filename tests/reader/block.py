@@ -2,19 +2,19 @@
 
 import nacl.bindings as sodium
 from blake3 import blake3
-from fields import Cursor, kdf, need, number, unseal
+from fields import Cursor, Refused, kdf, need, number, unseal
 
 CHUNK, NODE, COMMIT, CHARTER = 1, 2, 3, 4
 
 
 class Block:
-    """The keys of a block, and what they open."""
+    """The keys of a block, and what they open; `older` are those of earlier epochs."""
 
-    def __init__(self, image, link, block, birth=bytes(16), epoch=0):
-        self.image, self.number = image, block
+    def __init__(self, image, link, block, birth=bytes(16), epoch=0, key=None):
+        self.image, self.number, self.older = image, block, []
         place = link.database + number(block, 2)
         self.header = b"\1" + place + number(epoch, 4)
-        key = kdf(link.secret, "block", link.database, number(block, 2), birth, number(epoch, 4))
+        key = key or kdf(link.secret, "block", link.database, number(block, 2), birth, number(epoch, 4))
         self.cipher, self.nonce, self.id, boundary = (
             kdf(key, f"block {use}") for use in ("encryption", "nonce", "id", "boundary")
         )
@@ -27,7 +27,17 @@ class Block:
 
     def open(self, kind, place, expected, what, level=0):
         """A node or a blob as fields; those of a node are its logical section and its places."""
-        sealed = self.image.read(place, what)
+        return self.sealed(kind, self.image.read(place, what), expected, what, level)
+
+    def blob(self, kind, sealed, expected, what):
+        return self.sealed(kind, sealed, expected, what)[0]
+
+    def sealed(self, kind, sealed, expected, what, level=0):
+        for keys in self.older:
+            try:
+                return keys.sealed(kind, sealed, expected, what, level)
+            except Refused:
+                pass
         plain = unseal(self.cipher, sealed, self.header + bytes([kind]), what)
         fields = Cursor(plain, what)
         content, places = (fields.take(fields.int(4)), plain[fields.at :]) if kind == NODE else (plain, b"")
@@ -39,6 +49,11 @@ class Block:
     def chunk(self, place, expected, data_id, index, what):
         # What encrypts also decrypts: it is a stream cipher. The tag that comes along means nothing.
         sealed = self.image.read(place, what)
+        for keys in self.older:
+            try:
+                return keys.chunk(place, expected, data_id, index, what)
+            except Refused:
+                pass
         plain = sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(sealed, None, expected[:24], self.cipher)[:-16]
         need(self.keyed(self.id, plain, CHUNK, 0, data_id, index) == expected, f"{what}: its id is another")
         return plain

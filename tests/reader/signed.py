@@ -12,7 +12,9 @@ from fields import Cursor, Place, Refused, derive, is_name, kdf, need, number, u
 Commit = namedtuple("Commit", "catalogue place charter")
 Charter = namedtuple("Charter", "members blocks")
 # What a charter fixes about a block; the floor is counter and root.
-Fixed = namedtuple("Fixed", "path owner birth epoch floor")
+Fixed = namedtuple("Fixed", "path owner birth epoch floor private")
+# The keys of a private block, sealed: `readers` by device.
+Private = namedtuple("Private", "links admin readers")
 RW, RO, OWNER, APPEND = range(4)
 
 
@@ -121,21 +123,33 @@ def read_commit(fields, database):
 
 
 def read_charter(fields):
-    quotas = fields.int(1) - 1
-    need(quotas in (0, 1), f"{fields.what}: of a format that is not known")
+    form = fields.int(1)
+    need(form in (1, 2, 3), f"{fields.what}: of a format that is not known")
+    quotas = int(form > 1)
     listed = fields.int(1)
     need(listed < 2, f"{fields.what}: members of an unknown kind")
-    members, limits = set(fields.ascending(fields.id)) if listed else None, []
+    members, limits, veiled = set(fields.ascending(fields.id)) if listed else None, [], []
+
+    def hidden():
+        count = fields.varint()
+        need(count <= 1024, f"{fields.what}: too many links")
+        links, admin = [fields.take(48) for _ in range(count)], fields.take(80)
+        return Private(links, admin, dict(fields.ascending(lambda: (fields.id(), fields.take(80)), 1024)))
 
     def fixed():
         path, owner, birth, epoch = fields.bytes(), fields.option(fields.id), fields.take(16), fields.int(4)
         floor = fields.int(8), fields.option(fields.id)
         limits.extend(fields.option(lambda: fields.int(8)) for _ in range(2 * quotas))
-        return Fixed(path, owner, birth, epoch, floor)
+        private = None
+        if form == 3:
+            private = fields.option(hidden)
+            veiled.extend(private or [])
+        return Fixed(path, owner, birth, epoch, floor, private)
 
     blocks = dict(fields.ascending(lambda: (fields.int(2), fixed())))
     fields.done()
-    need(not quotas or any(limit is not None for limit in limits), f"{fields.what}: no quota at all")
+    need(form != 2 or any(limit is not None for limit in limits), f"{fields.what}: no quota at all")
+    need(form != 3 or veiled, f"{fields.what}: no private block at all")
     need(0 in blocks and max(blocks) < 2168, f"{fields.what}: impossible numbers of blocks")
     paths = [block.path for block in blocks.values()]
     need(len(set(paths)) == len(paths), f"{fields.what}: a path twice")
@@ -181,7 +195,7 @@ class Version:
         charter = read_charter(sealed.open(CHARTER, commit.place, commit.charter, "the charter")[0])
         catalogue = sealed.map(*commit.catalogue, "the catalogue") if commit.catalogue else []
         entries = {int.from_bytes(key, "big"): (value, place) for key, value, place in catalogue}
-        self.blocks = []
+        self.blocks, self.private = [], {}
         for block, fixed in charter.blocks.items():
             what = f"the entry of block {block}"
             keys, root, place = Block(image, link, block, fixed.birth, fixed.epoch), None, None
@@ -194,3 +208,5 @@ class Version:
             else:
                 need(fixed.floor[1] is None, f"{what}: missing")
             self.blocks.append((fixed.path, keys, root, place))
+            if fixed.private:
+                self.private[fixed.path] = block, fixed

@@ -10,6 +10,8 @@ Inode = namedtuple("Inode", "type mode uid gid mtime links parent size data_id d
 # What is there without standing anywhere: the root of an empty block, a directory on the way to a block.
 GENESIS = Inode(DIRECTORY, 0o755, 0, 0, 0, 2, 0, 0, 0, None, 0)
 WAY = GENESIS._replace(mode=0o555)
+# The root of a block that cannot be opened.
+SHUT = GENESIS._replace(mode=0)
 
 
 def read_inode(value, what):
@@ -103,10 +105,11 @@ class Tree:
             yield offset, plain[: found.size - offset]
 
 
-def everything(version):
+def everything(version, open_private=lambda tree, block: None):
     """Path, tree, number and inode of everything. A block stands in for what the block around it has at its path."""
     trees = sorted((path, Tree(path, *rest)) for path, *rest in version.blocks)
     numbers = Counter(inode for _, tree in trees for inode in tree.inodes)
+    trees = [(path, open_private(tree, version.private[path]) if path in version.private else tree) for path, tree in trees]
     need(max(numbers.values()) == 1, "the blocks: two have an inode of one number")
     found = {}
     for path, tree in trees:
@@ -115,5 +118,6 @@ def everything(version):
             if above not in found or found[above][2].type != DIRECTORY:
                 found[above] = None, 0, WAY
         found = {other: entry for other, entry in found.items() if not (other + b"/").startswith(path + b"/")}
-        found |= {other: (tree, inode, record) for other, inode, record in tree.walk()}
+        shown = {other: (tree, inode, record) for other, inode, record in tree.walk()} if tree else {path: (None, 0, SHUT)}
+        found |= shown
     return [(path, *entry) for path, entry in sorted(found.items())]

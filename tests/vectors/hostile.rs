@@ -114,12 +114,24 @@ fn charters() -> Vec<Made> {
         change(&mut bytes);
         raw(name, note, &bytes)
     };
+    let mut hidden = charter();
+    hidden.blocks.get_mut(&BlockNumber(5)).unwrap().private = Some(private());
+    let mut twice = hidden.encode();
+    // The last block is the private one, and its second reader comes last, with an envelope of 80 bytes.
+    let second = twice.len() - 112;
+    twice.copy_within(second - 112..second - 80, second);
+    // One link, one envelope and two readers behind their counts.
+    let mut without = hidden.encode();
+    without.truncate(without.len() - (1 + 48 + 80 + 1 + 2 * 112));
+    *without.last_mut().unwrap() = 0;
     let far = |charter: &mut Charter| {
         let block = charter.blocks.remove(&BlockNumber(5)).unwrap();
         charter.blocks.insert(BlockNumber(BLOCKS_MAX as u16), block);
     };
     vec![
         raw("empty", "nothing at all", b""),
+        raw("no-private-block", "of the format of private blocks, without any", &without),
+        raw("readers-twice", "a reader of a private block comes twice", &twice),
         raw(
             "many-members",
             "2^63 members are announced",
@@ -127,7 +139,7 @@ fn charters() -> Vec<Made> {
         ),
         edited("truncated", "one byte less", &|bytes| _ = bytes.pop()),
         edited("oversized", "one byte more", &|bytes| bytes.push(0)),
-        edited("format", "a format of the future", &|bytes| bytes[0] = 3),
+        edited("format", "a format of the future", &|bytes| bytes[0] = 4),
         edited("quotas-none", "the format of quotas, without room for any", &|bytes| bytes[0] = 2),
         edited("long-varint", "a count in a form that is longer than needed", &|bytes| {
             bytes[2] |= 0x80;

@@ -8,8 +8,8 @@ use kilofs::base::{
 use kilofs::crypt::link::{self, Capability, Kind};
 use kilofs::crypt::{AdminKey, DatabaseKey, DeviceKey, RecordKey, Secret};
 use kilofs::record::{
-    BLOCKS_MAX, BlockCharter, BlockEntry, Charter, Commit, Floor, Maker, Members, Mode, Policy, Quota,
-    Record, RootRef, SignedItem, Stamp, Vector, VersionRef, genesis_charter,
+    BLOCKS_MAX, BlockCharter, BlockEntry, Charter, Commit, Floor, Maker, Members, Mode, Policy, Private,
+    Quota, Record, RootRef, SignedItem, Stamp, Vector, VersionRef, genesis_charter,
 };
 use std::collections::BTreeSet;
 
@@ -174,12 +174,18 @@ pub fn charter() -> Charter {
         epoch: u32::from(n),
         floor: Floor { counter: 10, root: Some(Id([0x70 + n; 32])) },
         quota: Quota::default(),
+        private: None,
     };
     charter.blocks.insert(BlockNumber(1), block(1, b"letters"));
     charter.blocks.insert(BlockNumber(2), block(2, b"letters/caf\xe9"));
     charter.blocks.insert(BlockNumber(5), block(5, b"a b/.c"));
     charter.members = Members::Listed(BTreeSet::from([device(1).public(), device(2).public()]));
     charter
+}
+
+pub fn private() -> Private {
+    let readers = [1, 2].map(|n| (device(n).public(), [n; 80]));
+    Private { links: vec![[0x51; 48]], admin: [0x52; 80], readers: readers.into() }
 }
 
 fn charters() -> Vec<Made> {
@@ -189,6 +195,8 @@ fn charters() -> Vec<Made> {
     for (number, bytes, files) in [(1, Some(10 << 30), Some(1000)), (2, None, Some(0))] {
         limited.blocks.get_mut(&BlockNumber(number)).unwrap().quota = Quota { bytes, files };
     }
+    let mut hidden = charter();
+    hidden.blocks.get_mut(&BlockNumber(2)).unwrap().private = Some(private());
     let nobody = Charter { members: Members::Listed(BTreeSet::new()), ..charter() };
     vec![
         good(
@@ -199,6 +207,12 @@ fn charters() -> Vec<Made> {
         ),
         good("charter", "blocks", "nested blocks, an owner, floors, members", inputs(&charter())),
         good("charter", "quotas", "format 2: limits of bytes and files of two blocks", inputs(&limited)),
+        good(
+            "charter",
+            "private",
+            "format 3: a private block with two readers, in its second epoch",
+            inputs(&hidden),
+        ),
         good("charter", "nobody", "an empty list of members: only the admin writes", inputs(&nobody)),
         good(
             "content",

@@ -29,7 +29,14 @@ fn keys() -> SealKeys {
 }
 
 fn open(store: &Arc<Store>, image: &Image, root: Option<Root>) -> Tree {
-    let view = BlockView { number: BlockNumber::ROOT, path: Vec::new(), keys: keys(), root, writable: true };
+    let view = BlockView {
+        number: BlockNumber::ROOT,
+        path: Vec::new(),
+        keys: keys(),
+        root,
+        writable: true,
+        private: None,
+    };
     let options = TreeOptions {
         inode_prefix: 7,
         cache_bytes: 1 << 20,

@@ -16,6 +16,7 @@ mod random;
 mod room;
 mod slow;
 mod threads;
+mod veiled;
 
 use super::attr::{Attr, NodeKind, Owner};
 use super::block::BlockView;
@@ -70,6 +71,7 @@ fn view_of(number: u16, path: &str, writable: bool) -> BlockView {
         keys: keys_of(number),
         root: None,
         writable,
+        private: None,
     }
 }
 
@@ -89,6 +91,11 @@ impl World {
         let store = Store::create(Arc::new(MemoryDisk::new()), DatabaseId([3; 32])).unwrap();
         let tree = Tree::load(store.clone(), Image::empty(&store), blocks.clone(), options).unwrap();
         World { store, blocks, tree }
+    }
+
+    /// One whose only block is private, and opened.
+    fn veiled() -> World {
+        World::with(vec![veiled::hidden(0, "")], options())
     }
 
     /// The blocks with the roots of a head.
@@ -126,6 +133,7 @@ impl World {
             let version = Version { map: &map, root: block.root, keys: &block.keys, source: &source };
             let report = check_block(block.number, &version, head.image.bytes(), true);
             assert!(report.findings.is_empty(), "{:?}", report.findings);
+            veiled::check_inside(&block, &source);
             for (region, bytes) in live_delta(None, &version).unwrap().regions() {
                 *live.entry(*region).or_insert(0) += bytes;
             }

@@ -36,8 +36,11 @@ fn same<T>(real: Result<T, TreeError>, wanted: Result<(), Failure>, what: &str) 
 
 impl Run {
     fn new(seed: u64, reach: u64) -> Run {
+        Run::in_world(World::new(), seed, reach)
+    }
+
+    fn in_world(world: World, seed: u64, reach: u64) -> Run {
         let inodes = BTreeMap::from([(0, ROOT)]);
-        let world = World::new();
         world.tree.keep_changes(LOG_BYTES);
         let saved = world.tree.flush().unwrap();
         let (model, dice) = (Model::new(), Dice(seed));
@@ -407,5 +410,15 @@ fn small_files_behave_as_the_model() {
 fn large_files_behave_as_the_model() {
     for seed in 100..104 {
         Run::new(seed, 6 << 20).run(700);
+    }
+}
+
+#[test]
+fn private_blocks_behave_as_the_model() {
+    for seed in 200..206 {
+        Run::in_world(World::veiled(), seed, 60_000).run(1500);
+    }
+    for seed in 300..302 {
+        Run::in_world(World::veiled(), seed, 6 << 20).run(700);
     }
 }
