@@ -141,6 +141,7 @@ impl Driver {
     /// Runs until `stop` is notified.
     pub async fn run(self: Arc<Self>, mut inputs: mpsc::UnboundedReceiver<Input>, stop: Arc<Notify>) {
         tokio::spawn(self.clone().seed_kept());
+        self.keep_limits();
         let mut meter = tokio::time::interval(METER_PERIOD);
         loop {
             let (at, awaiting) = {

@@ -7,6 +7,7 @@ pub mod allowance;
 pub mod answers;
 pub mod aside;
 mod ask;
+mod balance;
 mod begun;
 mod borders;
 pub mod cache;

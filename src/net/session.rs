@@ -48,9 +48,14 @@ impl SwarmOptions {
     }
 }
 
+/// A limit of rate as the session takes it.
+pub(super) fn rate(bytes_a_second: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(bytes_a_second.max(REQUEST_BYTES))
+}
+
 /// The session's options: no DHT, trackers, multicast or uTP of its own.
 pub(super) fn session_options(options: &SwarmOptions) -> SessionOptions {
-    let limit = |bytes: Option<u32>| bytes.and_then(|bytes| NonZeroU32::new(bytes.max(REQUEST_BYTES)));
+    let limit = |bytes: Option<u32>| bytes.and_then(rate);
     SessionOptions {
         dht: None,
         disable_trackers: true,

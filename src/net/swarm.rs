@@ -3,7 +3,7 @@
 use super::NetError;
 use super::fetch::Sources;
 use super::nodelay::Nodelay;
-use super::session::{SwarmOptions, bitfield, clear, session_options};
+use super::session::{SwarmOptions, bitfield, clear, rate, session_options};
 use super::storage::{Content, Served};
 use crate::base::InfoHash;
 use crate::image::{Image, Store};
@@ -180,6 +180,16 @@ impl Swarm {
     /// Stops serving or fetching a torrent; nothing happens if there is none.
     pub async fn remove(&self, infohash: InfoHash) {
         self.0.end(infohash, None).await;
+    }
+
+    /// Limits what is sent, in bytes a second.
+    pub fn limit_up(&self, bytes_a_second: u32) {
+        self.0.session.ratelimits.set_upload_bps(rate(bytes_a_second));
+    }
+
+    /// Limits what is fetched, in bytes a second.
+    pub fn limit_down(&self, bytes_a_second: u32) {
+        self.0.session.ratelimits.set_download_bps(rate(bytes_a_second));
     }
 
     /// What has been transferred.

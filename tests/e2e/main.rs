@@ -33,6 +33,7 @@ mod prometheus;
 mod promises;
 mod push;
 mod quota;
+mod rates;
 mod reach;
 mod reader;
 mod repair;

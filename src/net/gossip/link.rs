@@ -179,6 +179,13 @@ impl Allowance {
         Some(Arc::new(Mutex::new(Allowance::full(limit, limit))))
     }
 
+    /// Another limit from now on.
+    pub(super) fn renew(&mut self, a_second: u32) {
+        let a_second = f64::from(a_second.max(1));
+        (self.a_second, self.burst) = (a_second, a_second);
+        self.left = self.left.min(a_second);
+    }
+
     /// Takes from it; returns how long to wait before that may be passed.
     pub(super) fn spend(&mut self, count: usize) -> Duration {
         let passed = self.at.elapsed().as_secs_f64();

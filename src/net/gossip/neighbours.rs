@@ -136,6 +136,16 @@ impl Gossip {
         Ok((Gossip(Arc::new(Handle { inner, stop })), receiver))
     }
 
+    /// Limits what is sent to all together, in bytes a second, where it was limited from the start.
+    pub fn limit_up(&self, a_second: u32) {
+        self.0.inner.up.iter().for_each(|limit| limit.lock().renew(a_second));
+    }
+
+    /// The same for what is fetched.
+    pub fn limit_down(&self, a_second: u32) {
+        self.0.inner.down.iter().for_each(|limit| limit.lock().renew(a_second));
+    }
+
     /// Where neighbours connect: the port to announce.
     pub fn port(&self) -> u16 {
         self.0.inner.listen.port()
