@@ -25,6 +25,7 @@ mod mirror;
 mod modes;
 mod names;
 mod near;
+mod policies_random;
 mod policy;
 mod private;
 mod process;
