@@ -230,3 +230,30 @@ fn what_cannot_be_private_is_refused() {
     a.json(&["block", NAME, "remove", "/p"]);
     wait_until("it is a plain directory", || std::fs::write(a.path("p/plain"), b"x").is_ok());
 }
+
+#[test]
+fn who_is_removed_is_no_reader_any_more_and_the_others_go_on() {
+    let world = World::new();
+    let [a, b, c] = three(&world);
+    let [of_b, of_c] = [id(&b), id(&c)];
+    a.json(&["block", NAME, "add", "/team", "--private", "--owner", &of_b, "--for", &of_c, "--for", "self"]);
+    await_own(&b, "/team");
+    b.write("team/before", b"before");
+    a.awaits("team/before", b"before");
+    c.awaits("team/before", b"before");
+    await_agreement(&[&a, &b, &c]);
+    a.json(&["member", NAME, "remove", &of_c]);
+    wait_until("c is no reader", || {
+        let readers = block_of(&b, "/team")["readers"].clone();
+        readers
+            .as_array()
+            .is_some_and(|readers| readers.len() == 2 && !readers.contains(&of_c.as_str().into()))
+    });
+    b.write("team/after", b"after");
+    a.awaits("team/after", b"after");
+    for device in [&a, &b] {
+        device.awaits("team/before", b"before");
+        assert_eq!(device.json(&["fsck", NAME])["findings"].as_array().unwrap().len(), 0);
+    }
+    assert!(!c.path("team/after").exists());
+}
