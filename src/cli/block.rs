@@ -6,7 +6,7 @@ use super::device::{DeviceText, NotADevice};
 use super::enact::{Admin, Terms};
 use super::output::{bytes, shown, understood};
 use super::paths;
-use super::policy::{ensure_supported, nobodys, of_whom, which};
+use super::policy::{ensure_fitting, nobodys, of_whom, which};
 use super::private;
 use super::session::Session;
 use super::status::blocks;
@@ -86,8 +86,8 @@ struct New {
     /// and its owner
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin). It is
-    /// rw, and owner where the block is private
+    /// Who may write: rw (everybody with a write link), ro (nobody but the admin), owner (one device, and the admin) or
+    /// append (everybody with a write link adds, nobody changes or removes). It is rw, and owner where the block is private
     #[arg(long)]
     mode: Option<Mode>,
     /// The device that owns it, in mode owner: its id, 8 or more of its first digits, or self
@@ -149,7 +149,7 @@ pub fn run(context: &Context, Block { name, action }: Block) -> Outcome {
 fn add(context: &Context, name: &Name, new: New) -> Outcome {
     let New { paths: typed, from, mode, owner, private: hidden, readers, quota_bytes, quota_files } = new;
     let mode = mode.unwrap_or(if hidden { Mode::Owner } else { Mode::ReadWrite });
-    ensure_supported(mode, owner.as_ref())?;
+    ensure_fitting(mode, owner.as_ref())?;
     let quota = Quota { bytes: quota_bytes, files: quota_files };
     if hidden {
         private::ensure_mode(mode)?;

@@ -34,7 +34,8 @@ enum Action {
     Set {
         /// Its number, or its path from the database's root
         block: OsString,
-        /// Who may write: rw (everybody with a write link), ro (nobody but the admin) or owner (one device, and the admin)
+        /// Who may write: rw (everybody with a write link), ro (nobody but the admin), owner (one device, and the admin) or
+        /// append (everybody with a write link adds, nobody changes or removes)
         mode: Mode,
         /// The device that owns it from now on, in mode owner: its id, 8 or more of its first digits, or self
         #[arg(long, value_name = "DEVICE")]
@@ -47,23 +48,20 @@ pub fn run(context: &Context, Policy { name, action }: Policy) -> Outcome {
     match action {
         None | Some(Action::Show) => show(context, &name),
         Some(Action::Set { block, mode, owner }) => {
-            ensure_supported(mode, owner.as_ref())?;
+            ensure_fitting(mode, owner.as_ref())?;
             set(context, &name, &block, mode, owner.as_ref())
         }
     }
 }
 
-/// Refuses the mode that the formats have and this version does not act on, and an owner that a mode does not know.
-pub fn ensure_supported(mode: Mode, owner: Option<&DeviceText>) -> Outcome {
+/// Refuses an owner that a mode does not know.
+pub fn ensure_fitting(mode: Mode, owner: Option<&DeviceText>) -> Outcome {
     match mode {
-        Mode::Append => {
-            Err(Failure::new(FailureKind::Usage, "this version knows the modes rw, ro and owner, not append"))
-        }
-        Mode::ReadWrite | Mode::ReadOnly if owner.is_some() => Err(Failure::new(
+        Mode::ReadWrite | Mode::ReadOnly | Mode::Append if owner.is_some() => Err(Failure::new(
             FailureKind::Usage,
             format!("a block has an owner in mode owner, not in {mode}"),
         )),
-        Mode::ReadWrite | Mode::ReadOnly | Mode::Owner => Ok(()),
+        Mode::ReadWrite | Mode::ReadOnly | Mode::Append | Mode::Owner => Ok(()),
     }
 }
 

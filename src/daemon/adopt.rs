@@ -1,12 +1,13 @@
 //! Makes an arrived version, or its merge with what was changed here, the working head.
 
 use super::allowance::limit;
-use super::aside::{Before, Lost};
+use super::aside::Lost;
 use super::conflicts::note_conflicts;
 use super::core::{Core, Inner, Listed, now_seconds};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::graft;
+use super::join::only_grows;
 use super::recut::Across;
 use super::state::State;
 use super::take::{Arrived, Plan, Taken};
@@ -55,7 +56,7 @@ pub(super) struct Base {
 
 impl Ours {
     /// Whether a device made this device's side of a block what it is.
-    fn is_by(&self, number: &BlockNumber, device: &DeviceId) -> bool {
+    pub(super) fn is_by(&self, number: &BlockNumber, device: &DeviceId) -> bool {
         let signer = self.entries.get(number).map(|listed| &listed.entry.signer);
         self.dirty.contains(number) || signer == Some(device)
     }
@@ -79,6 +80,8 @@ impl Ours {
 struct Relation {
     same_as_theirs: bool,
     merged: bool,
+    /// A block that only grows was changed in it.
+    broken: bool,
     /// Blocks of which one side was left out, since both together would hold too much.
     overflow: Overflow,
 }
@@ -122,8 +125,8 @@ impl Core {
         let draft = Arc::new(self.store.draft(&image)?);
         let mut roots = BTreeMap::new();
         let id_of = |root: Option<Root>| root.map(|root| root.id);
-        let (mut merged, mut overflow) = (false, Overflow::default());
-        let (mut aside, mut whole) = (Lost::new(), Lost::new());
+        let (mut merged, mut broken, mut overflow) = (false, false, Overflow::default());
+        let (mut aside, mut whole, mut changed) = (Lost::new(), Lost::new(), Lost::new());
         for (number, block) in &ours.state.charter.blocks {
             let Some(keys) = self.keys.block(*number, block) else { continue };
             let theirs = plan.theirs.contains(number).then(|| plan.entries.get(number)).flatten();
@@ -134,6 +137,13 @@ impl Core {
             let own = own.filter(|_| theirs.is_some() || !forbidden());
             let carried = |root| graft(&self.store, &keys, self.tree_nodes(), &ours.head.image, root, &draft);
             let root = match (theirs, own) {
+                (Some(theirs), _) if only_grows(&ours.state.policy, *number) => {
+                    let union = self.join((*number, block), &keys, (arrived, theirs), &ours, &draft)?;
+                    merged |= union.root.map(|root| root.id) != theirs.root().map(|root| root.id);
+                    broken |= union.insists;
+                    changed.extend(union.gives_way.then_some((*number, own)));
+                    union.root
+                }
                 (Some(theirs), _) if !self.merges(&ours, number) => theirs.root(),
                 (Some(theirs), own) if block.private.is_some() => {
                     let stays = ours.is_known(number, theirs);
@@ -178,11 +188,11 @@ impl Core {
             mark: Default::default(),
         };
         // Before the tree lets go of them: whatever fails from here on, the edits are kept.
-        let before = self.keep_aside(&mut ours, aside, whole)?;
+        let before = self.keep_aside(&mut ours, aside, whole, changed)?;
         let _turn = self.turn.lock();
         match tree.adopt(ours.head.generation, next, views) {
             Ok(changes) => {
-                let relation = Relation { same_as_theirs, merged, overflow };
+                let relation = Relation { same_as_theirs, merged, broken, overflow };
                 self.settle(arrived, plan, image, changes, relation, ours).map(Some)
             }
             Err(Stale) => {
@@ -192,27 +202,12 @@ impl Core {
         }
     }
 
-    /// Sets aside what had to be left out of a merge, and what may not be written behind a new border; says what there was
-    /// before.
-    fn keep_aside(&self, ours: &mut Ours, left_out: Lost, whole: Lost) -> Result<Before, EngineError> {
-        const FULL: &str = "it was filled on two devices apart from each other, and both together hold more than twice its quota";
-        const WHOLE: &str = "a later state of this private block was published, and the two cannot be merged";
-        const BORDER: &str = "a directory became a block in which the policy does not let this device write";
-        let mut inner = self.inner();
-        let before = inner.aside_before();
-        let (charter, image) = (&ours.state.charter, &ours.head.image);
-        self.set_aside(&mut inner, charter, image, left_out, FULL)?;
-        self.set_aside(&mut inner, charter, image, whole, WHOLE)?;
-        self.set_aside(&mut inner, charter, image, std::mem::take(&mut ours.aside), BORDER)?;
-        Ok(before)
-    }
-
     fn ours(&self, arrived: &Arrived, patience: Instant) -> Result<Ours, EngineError> {
         let head = self.head_to_merge(patience)?;
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         let entry_of = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
-        let next = self.next_entries(&inner, &head)?;
+        let next = self.next_entries(&inner, &head.roots)?;
         let changed = next
             .iter()
             .filter(|(number, listed)| entry_of(inner.entries.get(number)) != entry_of(Some(listed)));
@@ -299,6 +294,7 @@ impl Core {
         }
         let arrived_head = (arrived.reference.commit.id, arrived.commit.clone());
         let left_out = plan.unaware || relation.overflow.theirs;
+        self.joins.arrives(ours.heads.is_empty() && inner.state.head.is_none());
         let stands_on_it = !left_out || ours.heads.is_empty();
         inner.heads = stands_on_it.then_some(arrived_head).into_iter().collect();
         let stays = !relation.overflow.ours
@@ -328,7 +324,7 @@ impl Core {
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
         self.say_taken(arrived, &relation, &changes);
-        let outcome = if !plan.is_sound() {
+        let outcome = if !plan.is_sound() || relation.broken {
             Fetched::Refused
         } else if relation.merged || !relation.same_as_theirs || outdated && self.keys.publishes() {
             Core::count(&self.done.merged);

@@ -40,7 +40,8 @@ impl Core {
         }
         let unpublished = inner.published != Some(tree.generation());
         if !unpublished {
-            return 0;
+            // What is open has to be closed first.
+            return u64::from(inner.waits && tree.whole_at().is_some());
         }
         let newest = inner.versions.iter().next().map_or(0, |version| version.image.live_bytes());
         (tree.dirty_bytes() + inner.image.live_bytes().abs_diff(newest)).max(1)

@@ -28,9 +28,7 @@ use crate::image::{Image, Kept, Store};
 use crate::map::{Map, NodeCache, Root};
 use crate::record::{BlockEntry, Charter, Commit, Mode, Policy, RecordError, Seen};
 use crate::tree::veil::is_reserved_prefix;
-use crate::tree::{
-    BlockView, Blocks, ClosedBlock, Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions,
-};
+use crate::tree::{Head, ImageSource, IntentLog, Owner, Timestamp, Tree, TreeOptions};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -85,6 +83,8 @@ pub struct Inner {
     pub entries: BTreeMap<BlockNumber, Listed>,
     /// Blocks of which the head version's state was refused: what it shows there was never opened nor counted.
     pub spoilt: BTreeSet<BlockNumber>,
+    /// The head version was made without what is not whole yet.
+    pub waits: bool,
 }
 
 /// One database at one device.
@@ -122,6 +122,8 @@ pub struct Core {
     pub(super) postponed: Mutex<HashMap<InfoHash, u32>>,
     /// The first and the last of a row of tries to publish that were put off because a file was about to be written.
     pub(super) withheld: Mutex<Option<(Instant, Instant)>>,
+    /// What is remembered of joins of blocks that only grow.
+    pub(super) joins: super::join::Joins,
     /// Lines on versions that were made here and that came.
     pub(super) said: (Sparing, Sparing),
     /// What blocks with a quota were last seen to hold.
@@ -195,6 +197,7 @@ impl Core {
                 catalogue: None,
                 entries: BTreeMap::new(),
                 spoilt: BTreeSet::new(),
+                waits: false,
             }),
             store,
             cache,
@@ -208,6 +211,7 @@ impl Core {
             log,
             seen: Mutex::default(),
             postponed: Mutex::default(),
+            joins: Default::default(),
             withheld: Mutex::default(),
             said: Default::default(),
             weighed: Mutex::default(),
@@ -308,32 +312,6 @@ impl Core {
         self.keys.reaches_others() && (allowed || self.keys.admin.is_some() && !owned)
     }
 
-    /// The blocks of a charter as the tree wants them.
-    pub fn views(
-        &self,
-        policy: &Policy,
-        charter: &Charter,
-        roots: &BTreeMap<BlockNumber, Option<Root>>,
-    ) -> Blocks {
-        let mut blocks = Blocks::default();
-        for (number, block) in &charter.blocks {
-            let (number, path) = (*number, block.path.clone());
-            match self.keys.block(number, block) {
-                None => blocks.closed.push(ClosedBlock { number, path }),
-                Some(keys) => {
-                    let root = roots.get(&number).copied().flatten();
-                    let private = self.keys.private(number, block);
-                    // Of what cannot be opened here nothing is changed either, the admin's right aside.
-                    let shut = block.private.is_some() && private.is_none();
-                    let writable = !shut && self.may_write(policy, charter, number);
-                    let view = BlockView { number, path, keys, root, writable, private };
-                    if shut { blocks.veiled.push(view) } else { blocks.open.push(view) }
-                }
-            }
-        }
-        blocks
-    }
-
     /// Takes a flushed head as the working head, unless a newer one was taken meanwhile.
     pub fn install(&self, inner: &mut Inner, head: &Head) {
         if head.generation < inner.generation {
@@ -343,7 +321,7 @@ impl Core {
         inner.image = head.image.clone();
         inner.state.mark = head.mark;
         inner.state.roots = head.roots.clone();
-        inner.state.pending = inner.published != Some(head.generation);
+        inner.state.pending = inner.published != Some(head.generation) || inner.waits;
     }
 
     /// Writes superblock, tables and state. Durable when it returns.

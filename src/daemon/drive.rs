@@ -19,6 +19,7 @@ use crate::tree::Changes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -33,6 +34,7 @@ pub struct Driver {
     started: Instant,
     inputs: mpsc::UnboundedSender<Input>,
     doorbell: Doorbell,
+    pub(super) awaits_whole: AtomicBool,
     settled: Notify,
     kernel: Mutex<Weak<Mounted>>,
     share: Mutex<Weak<Share>>,
@@ -83,6 +85,7 @@ impl Driver {
             started: Instant::now(),
             inputs,
             doorbell: Doorbell::default(),
+            awaits_whole: AtomicBool::new(false),
             settled: Notify::new(),
             kernel: Mutex::default(),
             share: Mutex::default(),
@@ -255,6 +258,7 @@ impl Driver {
                 }
                 tokio::time::sleep(self.core.breath()).await;
                 let input = self.publish(net).await;
+                self.publish_again_when_whole();
                 self.tell_of(life, input);
             }
             Effect::Tell { versions, seq } => {

@@ -68,7 +68,9 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Failure {
         let kind = match &error {
             EngineError::Capability(_) | EngineError::LeftOut => FailureKind::Refused,
-            EngineError::Tree(TreeError::ReadOnlyBlock(_) | TreeError::Closed(_)) => FailureKind::Refused,
+            EngineError::Tree(TreeError::ReadOnlyBlock(_) | TreeError::Fixed(_) | TreeError::Closed(_)) => {
+                FailureKind::Refused
+            }
             EngineError::State { .. } => FailureKind::WrongKey,
             EngineError::Moved => FailureKind::Moved,
             EngineError::Network(_) => FailureKind::Unreachable,

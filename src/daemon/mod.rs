@@ -45,6 +45,7 @@ mod hook;
 mod host;
 mod inspect;
 pub mod intents;
+pub mod join;
 pub mod kernel_keys;
 mod keys;
 pub mod label;
@@ -78,6 +79,7 @@ mod take;
 mod touched;
 mod transfer;
 pub mod versions;
+mod views;
 mod withhold;
 pub mod work;
 

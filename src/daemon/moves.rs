@@ -281,7 +281,7 @@ impl Core {
         // Who changed nothing has nothing to tell: the one who rotated publishes, not everybody at once.
         let head = self.tree()?.flush()?;
         self.install(&mut inner, &head);
-        let next = self.next_entries(&inner, &head)?;
+        let next = self.next_entries(&inner, &head.roots)?;
         if !leads && next == inner.entries {
             inner.published = Some(inner.generation);
             inner.state.pending = false;

@@ -37,7 +37,7 @@ impl Core {
     }
 
     pub(super) fn ground_of(&self, inner: &Inner, head: &Head) -> Result<Ground, EngineError> {
-        let entries = self.next_entries(inner, head)?;
+        let entries = self.next_entries(inner, &head.roots)?;
         let blocks = entries.iter().map(|(number, listed)| GroundBlock {
             number: number.0,
             counter: listed.entry.counter,
@@ -160,7 +160,7 @@ impl Core {
         let head = tree.flush()?;
         let mut inner = self.inner();
         self.install(&mut inner, &head);
-        let upcoming = self.next_entries(&inner, &head)?;
+        let upcoming = self.next_entries(&inner, &head.roots)?;
         let mut entries = inner.entries.clone();
         let mut roots = BTreeMap::new();
         let mut aside = Vec::new();

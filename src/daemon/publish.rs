@@ -6,6 +6,7 @@ use super::error::EngineError;
 use super::genesis::charter_id;
 use super::graft::{is_sparse, same_bytes};
 use super::history::log_entry;
+use super::join::only_grows;
 use super::versions::Version;
 use crate::base::{BlockNumber, Locator, PieceHashes, PieceLength, Place, SessionId};
 use crate::crypt::seal::{BlobKind, SealKeys};
@@ -13,7 +14,7 @@ use crate::image::{Draft, Image, Stream, hash_pieces};
 use crate::map::{Edit, Map, Root};
 use crate::record::{BlockEntry, Charter, Commit, Maker, Policy, RootRef, VersionRef, next_counter};
 use crate::torrent::Metainfo;
-use crate::tree::{DraftSource, Head, Held};
+use crate::tree::{DraftSource, Held, Whole};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -42,25 +43,28 @@ impl Core {
         }
         // What the head shows must stay in the draft until the version is made of both.
         let mut held = tree.hold();
-        let head = self.head_to_publish(&mut held)?;
+        let whole = self.head_to_publish(&mut held)?;
+        let head = &whole.head;
         let mut inner = self.inner();
-        self.install(&mut inner, &head);
+        inner.waits = whole.waits;
+        self.install(&mut inner, head);
         if inner.state.policy.counter == 0 {
             return Err(EngineError::NoPolicyYet);
         }
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;
         let charter = charter_id(keys, &inner.state.charter);
-        let entries = self.next_entries(&inner, &head)?;
+        let entries = self.next_entries(&inner, &whole.roots)?;
         let policy_told = inner.heads.first().is_some_and(|(_, commit)| {
             commit.policy_counter == inner.state.policy.counter && commit.charter.id == charter
         }) && self.charter_told(&inner);
         let told: BTreeMap<_, _> = self.told_entries(&inner)?;
         if !inner.heads.is_empty() && policy_told && same_content(&entries, &told) {
             inner.published = Some(head.generation);
-            inner.state.pending = false;
+            inner.state.pending = whole.waits;
             return Ok(None);
         }
-        let (image, commit, locator, catalogue) = self.seal_version(&mut inner, &held, &entries, &told)?;
+        let (image, commit, locator, catalogue) =
+            self.seal_version(&mut inner, (&held, &whole), &entries, &told)?;
         let base = inner.state.head.and_then(|head| inner.versions.get(&head.infohash)).cloned();
         // Hashing a large first version takes long: nobody's fsync waits for it.
         drop(inner);
@@ -77,7 +81,7 @@ impl Core {
         inner.entries = entries;
         inner.spoilt.clear();
         inner.published = Some(head.generation);
-        inner.state.pending = tree.generation() != head.generation;
+        inner.state.pending = whole.waits || tree.generation() != head.generation;
         self.keep(
             &mut inner,
             Version { reference, time: now_seconds(), image: image.clone(), commit: Some(commit) },
@@ -87,6 +91,7 @@ impl Core {
         drop(inner);
         self.weigh_published(&reference, &image);
         Core::count(&self.done.published);
+        self.joins.publishes();
         Ok(Some(Made { reference, metainfo, image, base }))
     }
 
@@ -127,12 +132,12 @@ impl Core {
     pub fn next_entries(
         &self,
         inner: &Inner,
-        head: &Head,
+        roots: &BTreeMap<BlockNumber, Option<Root>>,
     ) -> Result<BTreeMap<BlockNumber, Listed>, EngineError> {
         let (policy, charter) = (&inner.state.policy, &inner.state.charter);
         let mut entries = BTreeMap::new();
         for (number, block) in &charter.blocks {
-            let root = head.roots.get(number).copied().flatten();
+            let root = roots.get(number).copied().flatten();
             let known = inner.entries.get(number).filter(|listed| listed.entry.birth == block.birth);
             let id = root.map(|root| root.id);
             let known_id = known.and_then(|listed| listed.root()).map(|root| root.id);
@@ -153,7 +158,9 @@ impl Core {
                 entries.insert(*number, floor);
                 continue;
             }
-            if !self.may_write(policy, charter, *number) {
+            // What stands on another ground than the floor is joined with that before it is signed.
+            let unjoined = only_grows(policy, *number) && !counts;
+            if unjoined || !self.may_write(policy, charter, *number) {
                 // What stands in the tree was there before the policy changed; it is set aside elsewhere.
                 if let Some(listed) = known {
                     entries.insert(*number, listed.clone());
@@ -211,7 +218,7 @@ impl Core {
     fn seal_version(
         &self,
         inner: &mut Inner,
-        held: &Held<'_>,
+        (held, whole): (&Held<'_>, &Whole),
         entries: &BTreeMap<BlockNumber, Listed>,
         told: &BTreeMap<BlockNumber, Listed>,
     ) -> Result<(Image, Commit, Locator, Option<Root>), EngineError> {
@@ -257,7 +264,7 @@ impl Core {
         let mut sealed = Vec::new();
         let id = keys.seal_blob(BlobKind::Commit, &commit.encode(), &mut sealed);
         let place = draft.append(Stream::Fresh, &sealed)?;
-        Ok((held.snapshot()?, commit, Locator { place, id }, catalogue))
+        Ok((whole.counted(held.snapshot()?), commit, Locator { place, id }, catalogue))
     }
 
     /// Applies the entries to the catalogue that the head version has.

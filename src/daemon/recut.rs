@@ -67,7 +67,7 @@ impl Core {
         let mut inner = self.inner();
         self.install(&mut inner, &head);
         let ground = self.ground_of(&inner, &head)?;
-        let entries = self.next_entries(&inner, &head)?;
+        let entries = self.next_entries(&inner, &head.roots)?;
         let current = inner.state.charter.clone();
         drop(inner);
         let borders = borders(&current, wanted);

@@ -55,6 +55,7 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn at_path(path: &[u8], error: &TreeError) -> EngineError {
     match error {
         TreeError::ReadOnlyBlock(block) => EngineError::Tree(TreeError::ReadOnlyBlock(*block)),
+        TreeError::Fixed(block) => EngineError::Tree(TreeError::Fixed(*block)),
         other => EngineError::Other(format!("/{}: {other}", String::from_utf8_lossy(path))),
     }
 }

@@ -395,7 +395,7 @@ impl Core {
     }
 }
 
-fn refusal_status(
+pub(super) fn refusal_status(
     number: BlockNumber,
     path: &[u8],
     reason: String,

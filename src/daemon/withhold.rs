@@ -4,7 +4,7 @@ use super::core::{Core, now_seconds};
 use super::error::EngineError;
 use super::versions::STORM_SECONDS;
 use crate::record::Commit;
-use crate::tree::{Head, Held, UNWRITTEN_MAX};
+use crate::tree::{Head, Held, UNWRITTEN_MAX, Whole};
 use std::time::{Duration, Instant};
 
 /// Tries that are further apart are not of one row.
@@ -29,20 +29,20 @@ impl Core {
         if unheard < UNHEARD_MAX { Duration::ZERO } else { BREATH }
     }
 
-    /// The head that is to be published; [`EngineError::Withheld`] while a file waits for its first bytes. Where there
-    /// is always another one, only for as long as each of them is waited for.
-    pub(super) fn head_to_publish(&self, held: &mut Held<'_>) -> Result<Head, EngineError> {
+    /// The head that is to be published, with what of it is whole; [`EngineError::Withheld`] while a file waits for its
+    /// first bytes. Where there is always another one, only for as long as each of them is waited for.
+    pub(super) fn head_to_publish(&self, held: &mut Held<'_>) -> Result<Whole, EngineError> {
         let now = Instant::now();
         let mut row = self.withheld.lock();
         let goes_on = |(_, last): &(Instant, Instant)| now.saturating_duration_since(*last) < ROW_PAUSE_MAX;
         let first = row.filter(goes_on).map_or(now, |(first, _)| first);
         if now.saturating_duration_since(first) < UNWRITTEN_MAX {
-            let head = held.flush_written(now)?;
+            let head = held.flush_whole(now, true)?;
             *row = head.is_none().then_some((first, now));
             return head.ok_or(EngineError::Withheld);
         }
         *row = None;
-        Ok(held.flush()?)
+        held.flush_whole(now, false)?.ok_or(EngineError::Withheld)
     }
 
     /// The head that a version which has arrived is merged with. Waits for files' first bytes, until `end` at most.

@@ -60,7 +60,7 @@ fn tree_errno(error: &TreeError) -> Errno {
         TreeError::Busy => Errno::EBUSY,
         TreeError::NameTooLong => Errno::ENAMETOOLONG,
         TreeError::Invalid => Errno::EINVAL,
-        TreeError::NotPermitted => Errno::EPERM,
+        TreeError::NotPermitted | TreeError::Fixed(_) => Errno::EPERM,
         TreeError::Unsupported => Errno::EOPNOTSUPP,
         TreeError::NoSpace => Errno::ENOSPC,
         TreeError::QuotaExceeded(_) => Errno::EDQUOT,

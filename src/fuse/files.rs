@@ -128,6 +128,9 @@ impl Shared {
         match handle {
             WRITER => {
                 self.writers.end(inode);
+                if self.tree.close_writer(inode) {
+                    self.host.mutated();
+                }
                 if !self.writers.has(inode) {
                     self.tree.unwritten().settle(inode);
                 }

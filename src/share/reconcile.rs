@@ -99,7 +99,7 @@ impl Hand {
     /// Brings one path in step, or notes why not.
     pub fn visit(&mut self, path: &[u8], deep: bool) {
         let outcome = match self.settle(path, deep) {
-            Err(ShareError::Tree(TreeError::ReadOnlyBlock(_))) => self.refuse(path),
+            Err(ShareError::Tree(TreeError::ReadOnlyBlock(_) | TreeError::Fixed(_))) => self.refuse(path),
             other => other,
         };
         match outcome {

@@ -105,6 +105,7 @@ impl Tree {
         }
         flushing.stubborn.clear();
         state.take_recount(recount);
+        state.growing.follow(&base.view(shared));
         state.base = Arc::new(base);
         state.draft = Arc::new(draft);
         state.generation += 1;
@@ -159,7 +160,9 @@ impl Tree {
         collector.too_many |= !old.insides.keys().eq(new.insides.keys());
         for block in new.blocks.values() {
             let Some(before) = old.blocks.get(&block.number) else { continue };
-            if before.writable != block.writable || before.keys.commitment() != block.keys.commitment() {
+            if (before.writable, before.append) != (block.writable, block.append)
+                || before.keys.commitment() != block.keys.commitment()
+            {
                 collector.too_many = true;
                 break;
             }

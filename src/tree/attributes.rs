@@ -28,7 +28,7 @@ impl Tree {
             let view = state.view(&self.bench.shared);
             let mut record = view.record(inode)?;
             let block = view.block_of(inode)?;
-            state.check_writable(block)?;
+            state.check_changeable(inode, block)?;
             if state.base.pins.at(inode).is_some_and(|pin| pin.synthetic) {
                 return Err(TreeError::ReadOnlyBlock(block));
             }
@@ -69,7 +69,7 @@ impl Tree {
         let mut state = self.bench.state.write();
         let view = state.view(&self.bench.shared);
         let (mut record, block) = (view.record(inode)?, view.block_of(inode)?);
-        state.check_writable(block)?;
+        state.check_changeable(inode, block)?;
         if strip(&mut record) {
             record.ctime = now;
             state.put_record(inode, block, record);
@@ -88,7 +88,7 @@ impl Tree {
                 if record.is_directory() {
                     return Err(TreeError::IsDirectory);
                 }
-                state.check_writable(view.block_of(inode)?)?;
+                state.check_changeable(inode, view.block_of(inode)?)?;
             }
             if truncate {
                 if let Attempt::Needs(needs) = self.truncate(state, inode, 0, loaded, now)? {
@@ -96,6 +96,9 @@ impl Tree {
                 }
                 let set = SetAttr { size: Some(0), ..SetAttr::default() };
                 state.note(inode, now, &Intent::SetAttr { inode, set });
+            }
+            if write {
+                Tree::opened_writer(state, inode);
             }
             *state.open.entry(inode).or_default() += 1;
             Ok(Attempt::Done(()))

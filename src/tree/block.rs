@@ -29,6 +29,8 @@ pub struct BlockView {
     pub writable: bool,
     /// The keys of what is inside, if it is a private block that this device can open.
     pub private: Option<SealKeys>,
+    /// Whether what is whole in it stays as it is.
+    pub append: bool,
 }
 
 /// A block whose key is not here: it shows where it hangs, and nothing else.

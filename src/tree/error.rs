@@ -25,6 +25,9 @@ pub enum TreeError {
     /// The policy does not let this device write in the block.
     #[error("block {0} is read-only for this device; the database's admin can change that (kilofs policy)")]
     ReadOnlyBlock(BlockNumber),
+    /// What is whole in an append block.
+    #[error("block {0} only grows: what is in it can be neither changed nor removed")]
+    Fixed(BlockNumber),
     /// The key of the block is not here.
     #[error("block {0} cannot be opened with the link of this device")]
     Closed(BlockNumber),

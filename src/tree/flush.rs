@@ -9,6 +9,7 @@
 use super::block::{Base, BlockView};
 use super::commit::{Committed, Written, commit};
 use super::error::TreeError;
+use super::growing::Unfinished;
 use super::inode::{INLINE_BYTES_MAX, InodeRecord, RecordSize};
 use super::journal::Mark;
 use super::layer::{Layer, Node, Slot};
@@ -51,6 +52,10 @@ pub(super) struct Flushing {
     pub(super) behind: bool,
     /// Regions that cleaning could not empty, with what lived in them then.
     pub(super) stubborn: BTreeMap<RegionIndex, u32>,
+    /// What is whole by then is fixed when the next state is taken.
+    pub(super) settle: Option<Instant>,
+    /// What was not whole when that was done.
+    pub(super) unfinished: Unfinished,
 }
 
 /// A layer that is being flushed, and what it is applied to.
@@ -72,8 +77,8 @@ enum Freeze {
 /// While it lives, nobody else flushes or adopts: what a head shows stays in the draft, so that a version can be made
 /// of both.
 pub struct Held<'a> {
-    tree: &'a Tree,
-    flushing: MutexGuard<'a, Flushing>,
+    pub(super) tree: &'a Tree,
+    pub(super) flushing: MutexGuard<'a, Flushing>,
 }
 
 impl Held<'_> {
@@ -157,6 +162,10 @@ impl Tree {
         if !again {
             if !may() {
                 return Ok(Freeze::NotNow);
+            }
+            if let Some(now) = flushing.settle {
+                let base = state.base.clone();
+                flushing.unfinished = state.growing.settle(now, &base);
             }
             if state.active.is_empty() && !flushing.behind {
                 state.head.generation = state.generation;

@@ -96,6 +96,7 @@ impl Tree {
             replaying: false,
             drawn: 0,
             meters: HashMap::new(),
+            growing: Default::default(),
         };
         let bench = Arc::new(Bench::new(shared, state, options.dirty_bytes_max));
         let sealers = Sealers::start(&bench);

@@ -9,6 +9,7 @@ use super::live::{Tree, check_name};
 use super::state::{State, born_in};
 use super::value::{DirEntry, LINK_TARGET_BYTES_MAX};
 use crate::base::{BlockNumber, Inode};
+use std::time::Instant;
 
 /// Most names of one inode.
 const LINKS_MAX: u32 = 65_000;
@@ -92,6 +93,10 @@ impl Tree {
         node.link = (file_type == FileType::Symlink).then(|| target.into());
         state.view(&self.bench.shared).claim(inode, place.block)?;
         state.active.insert(inode, node);
+        if state.base.block(place.block)?.append {
+            let directory = file_type == FileType::Directory;
+            state.growing.begin(inode, parent, place.block, directory, Instant::now());
+        }
         state.counted(inode, place.block, &record, true);
         state.put_entry(parent, place.block, name, Some(DirEntry { inode, file_type }));
         let subdirectories = i32::from(file_type == FileType::Directory);
@@ -144,7 +149,9 @@ impl Tree {
             return Err(TreeError::Busy);
         }
         let entry = view.child(parent, name)?.ok_or(TreeError::NotFound)?;
-        Ok((entry, self.place_of(state, parent, record)?))
+        let place = self.place_of(state, parent, record)?;
+        state.check_changeable(entry.inode, place.block)?;
+        Ok((entry, place))
     }
 
     /// Gives an inode one more name.
@@ -174,6 +181,7 @@ impl Tree {
         if place.block != block {
             return Err(TreeError::CrossBlock);
         }
+        state.check_changeable(inode, block)?;
         if record.nlink >= LINKS_MAX {
             return Err(TreeError::TooManyLinks);
         }

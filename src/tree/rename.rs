@@ -104,6 +104,7 @@ impl Tree {
         }
         self.place_of(state, directory, record)?;
         let Some(entry) = view.child(directory, name)? else { return Ok(None) };
+        state.check_changeable(entry.inode, block)?;
         let record = view.record(entry.inode)?;
         Ok(Some(End { directory, name, entry, record }))
     }

@@ -4,6 +4,7 @@ use super::attr::{Owner, SET_GID, stripped};
 use super::block::{Base, Shared};
 use super::error::TreeError;
 use super::flush::Head;
+use super::growing::Growing;
 use super::inode::{FileType, InodeRecord, Timestamp};
 use super::journal::{Journal, Mark};
 use super::layer::{Layer, Node, Slot, dirty_bytes};
@@ -14,6 +15,7 @@ use crate::base::{BlockNumber, Inode, RegionIndex};
 use crate::image::Draft;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Everything below one lock. All its methods are quick unless a map's node must be read.
 pub(super) struct State {
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub(super) drawn: u32,
     /// What blocks with a quota hold.
     pub(super) meters: Meters,
+    /// What is not whole yet in append blocks.
+    pub(super) growing: Growing,
 }
 
 impl State {
@@ -83,6 +87,7 @@ impl State {
 
     /// Replaces a record.
     pub(super) fn put_record(&mut self, inode: Inode, block: BlockNumber, record: InodeRecord) {
+        self.growing.touch(inode, Instant::now());
         self.node_mut(inode, block).record = Some(record);
         if !self.orphans.contains_key(&inode) {
             self.generation += 1;
@@ -97,6 +102,7 @@ impl State {
         name: &[u8],
         entry: Option<DirEntry>,
     ) {
+        self.growing.named(directory, name, entry.map(|entry| entry.inode));
         let node = self.node_mut(directory, block);
         if node.fresh && entry.is_none() {
             node.names.remove(name);
@@ -115,7 +121,10 @@ impl State {
         now: Timestamp,
     ) {
         record.nlink = record.nlink.saturating_add_signed(subdirectories).max(2);
-        (record.mtime, record.ctime) = (now, now);
+        let appends = self.base.block(block).is_ok_and(|block| block.append);
+        // Clocks differ, and of the times that an append block's directory had the latest stays.
+        let at = |known| if appends { now.max(known) } else { now };
+        (record.mtime, record.ctime) = (at(record.mtime), at(record.ctime));
         self.put_record(inode, block, record);
     }
 
@@ -173,6 +182,7 @@ impl State {
         let last = record.is_directory() || record.nlink <= 1;
         record.nlink = if last { 0 } else { record.nlink - 1 };
         if last {
+            self.growing.end(inode);
             self.counted(inode, block, &record, false);
         }
         if !last {

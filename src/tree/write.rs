@@ -144,7 +144,7 @@ impl Tree {
         let view = state.view(&self.bench.shared);
         let record = view.record(inode)?;
         let block = view.block_of(inode)?;
-        state.check_writable(block)?;
+        state.check_changeable(inode, block)?;
         if !record.is_file() {
             return Err(if record.is_directory() { TreeError::IsDirectory } else { TreeError::Invalid });
         }

@@ -47,7 +47,7 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let view = state.view(&self.bench.shared);
         let (mut record, block) = (view.record(inode)?, view.block_of(inode)?);
-        state.check_writable(block)?;
+        state.check_changeable(inode, block)?;
         if state.base.pins.at(inode).is_some_and(|pin| pin.synthetic) {
             return Err(TreeError::ReadOnlyBlock(block));
         }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod allowance;
+mod append;
 mod aside;
 mod bulk;
 mod crash;

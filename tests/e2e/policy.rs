@@ -102,7 +102,7 @@ fn only_the_admin_changes_the_policy() {
         assert_eq!(refused.out, "");
     }
     for arguments in
-        [&["policy", NAME, "set", "0", "owner"][..], &["block", NAME, "add", "/x", "--mode", "append"]]
+        [&["policy", NAME, "set", "0", "owner"][..], &["block", NAME, "add", "/x", "--mode", "none"]]
     {
         assert_eq!(a.kilofs(arguments).code, Some(2), "{arguments:?}");
     }

@@ -25,7 +25,12 @@ pub fn vandalise(tree: &Tree) {
         tree.write(file, 0, b"what the thief wrote").unwrap();
     }
     tree.unlink(docs, b"empty").unwrap();
-    let new = tree.make_node(docs, b"added", NodeKind::File, 0o666, NOBODY).unwrap();
+    add(tree, docs, b"added");
+}
+
+/// A new file.
+pub fn add(tree: &Tree, directory: Inode, name: &[u8]) {
+    let new = tree.make_node(directory, name, NodeKind::File, 0o666, NOBODY).unwrap();
     tree.write(new.inode, 0, &[7; 5000]).unwrap();
 }
 

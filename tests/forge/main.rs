@@ -10,6 +10,7 @@ mod claims;
 mod eclipse;
 mod flood;
 mod forgeries;
+mod grows;
 #[allow(dead_code)]
 #[path = "../e2e/harness.rs"]
 mod harness;

@@ -62,6 +62,7 @@ impl Thief {
             root: ground.entries.get(number).and_then(Listed::root),
             writable: true,
             private: None,
+            append: false,
         };
         let options = TreeOptions {
             inode_prefix: 0x7eef,

@@ -110,7 +110,7 @@ fn options(inode_prefix: u32) -> TreeOptions {
 fn block(number: BlockNumber, path: &[u8]) -> BlockView {
     let secret = Secret::new([number.0 as u8 + 1; 32]);
     let keys = SealKeys::new(&secret, Scope { database: DATABASE, block: number, epoch: 0 });
-    BlockView { number, path: path.to_vec(), keys, root: None, writable: true, private: None }
+    BlockView { number, path: path.to_vec(), keys, root: None, writable: true, append: false, private: None }
 }
 
 fn load(blocks: Vec<BlockView>) -> (Arc<Store>, Arc<Tree>) {

@@ -46,7 +46,6 @@
 //!     value stands (of change times, and a directory's mtime, the later).
 //! 11. Link counts and the parents of directories are counted anew from the names.
 
-mod append;
 mod apply;
 mod assemble;
 mod claims;
@@ -55,11 +54,13 @@ mod crossed;
 mod cycles;
 mod delta;
 mod fates;
+mod join;
 mod record;
 mod same;
 mod state;
 #[cfg(test)]
 mod tests;
+mod union;
 
 use super::version::Version;
 use crate::base::{BlockNumber, DeviceId, Id, Inode, Place};
@@ -69,6 +70,7 @@ use std::cmp::Ordering;
 pub use apply::{Target, apply_merged};
 pub use copies::conflict_name;
 pub use crossed::Crossed;
+pub use join::{Join, Joined, join_block};
 
 /// One of the two versions to merge, and the commit that it comes from.
 #[derive(Clone, Copy)]
@@ -185,28 +187,7 @@ pub fn merge_block(
     if base_alone.is_some_and(|base| id(base.root) == id_b) {
         return taken_over(&a.version, &b.version);
     }
-    merge_differences(block, base, crossed, a, b, Rules::ReadWrite)
-}
-
-/// Merges two versions of a block in append mode: what the base has stays as it is, whatever a side did to it; what
-/// either side added is in the result. A deletion or change comes from a device that breaks the rule, so the side of
-/// the device that merges has all of the base; if neither has, it is an error.
-pub fn merge_append_block(
-    block: BlockNumber,
-    base: Option<Version<'_>>,
-    a: &Side<'_>,
-    b: &Side<'_>,
-) -> Result<Merged, MergeError> {
-    merge_differences(block, base, &[], a, b, Rules::Append)
-}
-
-/// What a block's mode lets a merge change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rules {
-    /// Everything.
-    ReadWrite,
-    /// Nothing that the base has.
-    Append,
+    merge_differences(block, base, crossed, a, b)
 }
 
 fn merge_differences(
@@ -215,11 +196,10 @@ fn merge_differences(
     crossed: &[Crossed<'_>],
     a: &Side<'_>,
     b: &Side<'_>,
-    rules: Rules,
 ) -> Result<Merged, MergeError> {
     let a_wins = a.wins_over(b);
     let (winner, loser) = if a_wins { (a, b) } else { (b, a) };
-    let mut state = state::State::load(block, (base, crossed), winner, loser, rules)?;
+    let mut state = state::State::load(block, (base, crossed), winner, loser)?;
     state.renumber()?;
     state.settle_fates()?;
     state.break_cycles()?;

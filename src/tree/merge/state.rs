@@ -1,7 +1,7 @@
 //! The merge in progress: what was touched, what lives, and under which names.
 
 use super::delta::{Delta, Group, Location, Rank, Triple};
-use super::{Conflict, Crossed, MergeError, Rules, Side, Version, delta};
+use super::{Conflict, Crossed, MergeError, Side, Version, delta};
 use crate::base::{BlockNumber, Inode};
 use crate::tree::inode::InodeRecord;
 use crate::tree::key::Key;
@@ -102,15 +102,11 @@ impl<'a> State<'a> {
         (base, crossed): (Option<Version<'a>>, &[Crossed<'_>]),
         winner: &Side<'a>,
         loser: &Side<'a>,
-        rules: Rules,
     ) -> Result<State<'a>, MergeError> {
         let mut delta = Delta::load(base.as_ref(), &winner.version, &loser.version)?;
-        for crossed in crossed.iter().filter(|_| rules == Rules::ReadWrite) {
+        for crossed in crossed {
             // One that cannot be read is left out: the base alone costs a conflict at most.
             _ = base.as_ref().map(|base| delta.cross(base, crossed));
-        }
-        if let (Rules::Append, Some(base)) = (rules, &base) {
-            delta.keep_base(base)?;
         }
         let Delta { groups, entries } = delta;
         let mut state = State {

@@ -30,7 +30,15 @@ fn views(roots: [Option<Root>; 2], inner: Option<&str>) -> Vec<BlockView> {
     let paths = [(BlockNumber::ROOT, Some("")), (INNER, inner)];
     let view = |((number, path), root): ((BlockNumber, Option<&str>), _)| {
         let path = path?.as_bytes().to_vec();
-        Some(BlockView { number, path, keys: keys(number), root, writable: true, private: None })
+        Some(BlockView {
+            number,
+            path,
+            keys: keys(number),
+            root,
+            writable: true,
+            append: false,
+            private: None,
+        })
     };
     paths.into_iter().zip(roots).filter_map(view).collect()
 }

@@ -36,6 +36,7 @@ fn open(store: &Arc<Store>, image: &Image, root: Option<Root>) -> Tree {
         root,
         writable: true,
         private: None,
+        append: false,
     };
     let options = TreeOptions {
         inode_prefix: 7,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adopting;
+mod append;
 mod blocks;
 mod crash;
 mod data;
@@ -72,6 +73,7 @@ fn view_of(number: u16, path: &str, writable: bool) -> BlockView {
         root: None,
         writable,
         private: None,
+        append: false,
     }
 }
 

@@ -80,18 +80,18 @@ fn run(seed: u64) {
     dice.operate_often(&mut b, most);
     a.assert_sound();
     let lamport = [dice.below(3) as u64, dice.below(3) as u64];
-    let (merged, _) = merge(Some(&base), &a, &b, Authors { lamport, append: false, sound: true });
-    merge(None, &a, &b, Authors { lamport, append: false, sound: true });
+    let (merged, _) = merge(Some(&base), &a, &b, Authors { lamport, sound: true });
+    merge(None, &a, &b, Authors { lamport, sound: true });
     // What one side alone did comes out as it is.
-    let (same, report) = merge(Some(&base), &base, &b, Authors { lamport, append: false, sound: true });
+    let (same, report) = merge(Some(&base), &base, &b, Authors { lamport, sound: true });
     assert_eq!((&same.nodes, &same.entries), (&b.nodes, &b.entries));
     assert!(report.conflicts.is_empty());
     // One goes on from the result, the other has not seen it: a is the base of both.
     let (mut later, mut behind) = (merged.on_device(3), a.on_device(4));
     dice.operate_often(&mut later, most);
     dice.operate_often(&mut behind, most);
-    merge(Some(&a), &later, &behind, Authors { lamport: [5, 4], append: false, sound: true });
-    merge(Some(&a), &later, &behind, Authors { lamport: [4, 5], append: false, sound: true });
+    merge(Some(&a), &later, &behind, Authors { lamport: [5, 4], sound: true });
+    merge(Some(&a), &later, &behind, Authors { lamport: [4, 5], sound: true });
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn what_is_no_filesystem_is_merged_without_panic() {
         });
         let a = Stored::forged(&a, 1000, |edits| forge(&mut dice, edits));
         let b = Stored::forged(&b, 77_777, |edits| forge(&mut dice, edits));
-        let authors = Authors { lamport: [1, 2], append: seed % 4 == 0, sound: false };
+        let authors = Authors { lamport: [1, 2], sound: false };
         let _ = merge_stored(Some(&base), &a, &b, authors, [0, 1]);
         let _ = merge_stored(None, &a, &b, authors, [0, 1]);
     }

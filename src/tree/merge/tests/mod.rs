@@ -7,3 +7,4 @@ mod model;
 mod pairs;
 mod rules;
 mod stored;
+mod unions;

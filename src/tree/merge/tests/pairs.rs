@@ -127,9 +127,8 @@ fn every_pair_converges_and_keeps_what_was_written() {
                 for base in [Some(&base), None] {
                     let kind = if base.is_some() { "" } else { " without a base" };
                     let pair = format!("{name_a} against {name_b}, {lamport:?}{kind}");
-                    let merged = std::panic::catch_unwind(|| {
-                        merge(base, &a, &b, Authors { lamport, append: false, sound: true })
-                    });
+                    let merged =
+                        std::panic::catch_unwind(|| merge(base, &a, &b, Authors { lamport, sound: true }));
                     let (fs, merged) = merged.unwrap_or_else(|_| panic!("{pair}"));
                     let silent = *name_a == "nothing" || *name_b == "nothing";
                     if base.is_some() && silent {
@@ -154,10 +153,9 @@ fn three_devices_converge_in_any_order() {
             do_b(&mut b, "two").unwrap();
             OPERATIONS[(index * 7 + 5) % OPERATIONS.len()].1(&mut c, "three").unwrap();
             let check = || {
-                let (ab, _) =
-                    merge(Some(&base), &a, &b, Authors { lamport: [1, 2], append: false, sound: true });
-                merge(Some(&base), &ab, &c, Authors { lamport: [3, 2], append: false, sound: true });
-                merge(Some(&a), &ab, &a, Authors { lamport: [3, 1], append: false, sound: true })
+                let (ab, _) = merge(Some(&base), &a, &b, Authors { lamport: [1, 2], sound: true });
+                merge(Some(&base), &ab, &c, Authors { lamport: [3, 2], sound: true });
+                merge(Some(&a), &ab, &a, Authors { lamport: [3, 1], sound: true })
             };
             let (fs, _) = std::panic::catch_unwind(check).unwrap_or_else(|_| panic!("{name_a}, {name_b}"));
             fs.assert_sound();

@@ -4,10 +4,10 @@ use super::model::Fs;
 use super::stored::{Authors, merge, merge_crossed};
 use crate::tree::merge::Merged;
 
-const A_WINS: Authors = Authors { lamport: [2, 1], append: false, sound: true };
-const B_WINS: Authors = Authors { lamport: [1, 2], append: false, sound: true };
+const A_WINS: Authors = Authors { lamport: [2, 1], sound: true };
+const B_WINS: Authors = Authors { lamport: [1, 2], sound: true };
 
-fn base() -> Fs {
+pub(super) fn base() -> Fs {
     let mut fs = Fs::new();
     fs.mkdir("d").unwrap();
     fs.mkdir("e").unwrap();
@@ -210,39 +210,6 @@ fn a_new_directory_joins_the_older_one_of_its_name() {
         assert_eq!(fs.look("new"), base().look("d"));
         assert_eq!(fs.data("new/x").and(fs.data("new/g")), Some(&b"old g"[..]));
         assert!(report.conflicts.is_empty());
-    }
-}
-
-#[test]
-fn in_append_mode_what_is_there_stays_and_what_is_new_comes() {
-    let base = base();
-    let (mut honest, mut other) = (base.on_device(1), base.on_device(2));
-    honest.create("d/honest", b"added by one").unwrap();
-    honest.create("both", b"by one").unwrap();
-    other.remove("d/g").unwrap();
-    other.write("d/f.txt", b"overwritten").unwrap();
-    other.chmod("d", 0o700).unwrap();
-    other.rename("e", "moved").unwrap();
-    other.mkdir("d/new").unwrap();
-    other.create("d/new/file", b"added by two").unwrap();
-    other.create("both", b"by two").unwrap();
-    other.link("d/f.txt", "second name").unwrap();
-    for authors in [A_WINS, B_WINS].map(|authors| Authors { append: true, ..authors }) {
-        let (fs, report) = merge(Some(&base), &honest, &other, authors);
-        for (path, data) in [
-            ("d/g", "old g"),
-            ("d/f.txt", "old"),
-            ("d/honest", "added by one"),
-            ("d/new/file", "added by two"),
-        ] {
-            assert_eq!(fs.data(path), Some(data.as_bytes()), "{path}");
-        }
-        assert_eq!(
-            fs.nodes[&fs.look("d").unwrap()].record.mode,
-            base.nodes[&base.look("d").unwrap()].record.mode
-        );
-        assert_eq!((fs.look("e"), fs.look("moved"), fs.look("second name")), (base.look("e"), None, None));
-        assert_eq!(report.conflicts.len(), 1, "two files of one name");
     }
 }
 

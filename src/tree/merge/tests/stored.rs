@@ -7,7 +7,7 @@ use crate::map::{Edit, Emit, EmitError, Fetch, FetchError, Map, NodeCache, Root}
 use crate::tree::inode::{INLINE_BYTES_MAX, InodeRecord};
 use crate::tree::key::{Key, start_of};
 use crate::tree::merge::{
-    Crossed, MergeError, Merged, Side, Target, apply_merged, merge_append_block, merge_block,
+    Crossed, Join, Joined, MergeError, Merged, Side, Target, apply_merged, join_block, merge_block,
 };
 use crate::tree::value::{DirEntry, chunk_id, chunk_value};
 use crate::tree::verify::{live_delta, open_changed};
@@ -154,7 +154,6 @@ impl Stored {
 #[derive(Clone, Copy)]
 pub(super) struct Authors {
     pub(super) lamport: [u64; 2],
-    pub(super) append: bool,
     /// Whether the sides are filesystems at all.
     pub(super) sound: bool,
 }
@@ -187,7 +186,7 @@ pub(super) fn merge_crossed(
     for side in [a, b] {
         for (inode, node) in side.nodes.iter().filter(|(_, node)| !node.data.is_empty()) {
             let old = base.and_then(|base| base.nodes.get(inode));
-            let edited = crossed.is_none() && old.is_none_or(|old| old.data != node.data && !authors.append);
+            let edited = crossed.is_none() && old.is_none_or(|old| old.data != node.data);
             let kept = || fs.nodes.values().any(|other| other.data == node.data);
             assert!(!edited || kept(), "data of {inode} is lost");
         }
@@ -235,11 +234,7 @@ fn merge_bases(
         let on = |at: usize| version(&maps[at], both[at].root, &both[at].image as &dyn Fetch);
         Crossed { version: on(0), below: on(1) }
     });
-    let merged = if authors.append {
-        merge_append_block(BLOCK, base, &side_a, &side_b)?
-    } else {
-        merge_block(BLOCK, base, crossed.as_slice(), &side_a, &side_b)?
-    };
+    let merged = merge_block(BLOCK, base, crossed.as_slice(), &side_a, &side_b)?;
     let mut sink = Sink::new(&result, who[0] == 0);
     let root = apply_merged(&side_b.version, &merged, &a.image, &mut sink)?;
     if authors.sound {
@@ -283,4 +278,46 @@ impl Fs {
         }
         edits.into_iter().map(|(key, change)| Edit { key, change: Some(change) }).collect()
     }
+}
+
+/// Joins `there` with `here` on a copy of `there`'s image; checks that the result is sound, and its count.
+pub(super) fn join(
+    here: &Fs,
+    there: &Fs,
+    here_stands: bool,
+    own: &std::collections::BTreeSet<Inode>,
+    accepted: Option<&Fs>,
+) -> (Fs, Joined) {
+    let (here, there) = (Stored::new(here, 1000), Stored::new(there, 77_777));
+    let accepted = accepted.map(|accepted| Stored::new(accepted, 40));
+    let (keys, cache) = (keys(), NodeCache::new(1 << 24));
+    let (map_here, map_there) = (Map::new(&keys, &here.image, &cache), Map::new(&keys, &there.image, &cache));
+    let map_accepted = accepted.as_ref().map(|accepted| Map::new(&keys, &accepted.image, &cache));
+    let join = Join {
+        block: BLOCK,
+        here: Version { map: &map_here, root: here.root, keys: &keys, source: &here.image },
+        there: Version { map: &map_there, root: there.root, keys: &keys, source: &there.image },
+        here_stands,
+        own,
+        accepted: accepted.as_ref().zip(map_accepted.as_ref()).map(|(accepted, map)| Version {
+            map,
+            root: accepted.root,
+            keys: &keys,
+            source: &accepted.image,
+        }),
+    };
+    let joined = join_block(&join).unwrap();
+    let merged = Merged { edits_on_b: joined.edits.clone(), conflicts: joined.conflicts.clone() };
+    let mut sink = Sink::new(&there.image, false);
+    let root = apply_merged(&join.there, &merged, &here.image, &mut sink).unwrap();
+    sink.live.retain(|_, bytes| *bytes != 0);
+    let result = Version { root, ..join.there };
+    let counted = live_delta(Some(&join.there), &result).unwrap();
+    assert!(counted.by_region().iter().filter(|(_, bytes)| **bytes != 0).eq(&sink.live), "live bytes");
+    for old in [Some(&join.here), Some(&join.there), None] {
+        open_changed(BLOCK, old, &result, IMAGE_BYTES).unwrap();
+    }
+    let fs = Stored { root, image: there.image }.read();
+    fs.assert_sound();
+    (fs, joined)
 }
