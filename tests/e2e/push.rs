@@ -169,6 +169,8 @@ fn what_a_change_leaves_empty_costs_nothing() {
     let b = world.joined("b", &a, "write");
     await_agreement(&[&a, &b]);
     await_neighbours(&[&a, &b]);
+    // Equal roots do not say that the content is here.
+    wait_until("B has all of it", || b.status()["versions"][0]["complete"] == true);
     let before = fetched(&b);
     let change = Dice::new(2).bytes(CHANGED);
     let large = OpenOptions::new().write(true).open(a.path("large")).unwrap();
