@@ -5,17 +5,31 @@
 #[path = "fuzz/harness.rs"]
 mod harness;
 
-use kilofs::base::{InfoHash, Inode, PieceHashes, PieceIndex, PieceLength, PublicKey, Signature};
-use kilofs::crypt::{RecordKey, Secret};
+use kilofs::base::{Id, InfoHash, Inode, PieceHashes, PieceIndex, PieceLength, PublicKey, Signature, Writer};
+use kilofs::crypt::envelope::{self, Letter};
+use kilofs::crypt::successor::seal_successor;
+use kilofs::crypt::{AdminKey, Capability, DatabaseKey, DeviceKey, Kind, RecordKey, Secret, database_id};
 use kilofs::net::gossip::{Delta, Message, News, Pieces, Run};
-use kilofs::record::SignedItem;
+use kilofs::record::{Announcement, Mode, Moved, Policy, SignedItem, genesis_charter, sign_lifeline};
 use kilofs::torrent::Metainfo;
 use kilofs::tree::inode::{FileType, InodeRecord};
 use kilofs::tree::key::Key;
 use kilofs::tree::{Timestamp, value::DirEntry};
 use std::path::{Path, PathBuf};
 
-const TARGETS: [&str; 8] = ["record", "policy", "link", "node", "value", "store", "metainfo", "news"];
+const TARGETS: [&str; 11] = [
+    "record",
+    "policy",
+    "link",
+    "node",
+    "value",
+    "store",
+    "metainfo",
+    "news",
+    "lifeline",
+    "announcement",
+    "envelope",
+];
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -78,9 +92,47 @@ fn write_seeds() {
     for (name, message) in news() {
         put("news", name, &message.encode());
     }
+    rotations();
     put("store", "untouched", &[]);
     put("store", "each-part", &(0..16u8).flat_map(|part| [part, part * 9, 0, 0xff]).collect::<Vec<_>>());
     put("store", "generation", &[5, 12, 0, 9, 6, 12, 0, 9]);
+}
+
+/// What a rotation writes, sealed under the keys of the harness.
+fn rotations() {
+    let admin = AdminKey::from_seed(&[1; 32]);
+    let database = database_id(&admin.public());
+    let first = Capability::create(&admin, &DatabaseKey::from_seed(&[4; 32]), Secret::new([5; 32]));
+    let next = first.rotated(&DatabaseKey::from_seed(&[6; 32]), Secret::new([2; 32]), 7).unwrap();
+    let charter = genesis_charter(&database);
+    let modes = vec![Mode::ReadWrite, Mode::ReadOnly];
+    let policy = Policy::sign(&admin, &database, 7, Id([3; 32]), modes);
+    let keys: Vec<_> = (0x11..0x14).map(|byte| RecordKey::new(Secret::new([byte; 32]))).collect();
+    let moved = Moved { generation: 2, infohash: InfoHash([4; 20]), digest: Id([5; 32]) };
+    for (name, moved) in [("policy", None), ("moved", Some(&moved))] {
+        let value = sign_lifeline(&admin, &keys, moved, &policy, 1).value;
+        let plain = keys[0].open(&value).unwrap();
+        put("lifeline", name, &[&[0], &plain[..]].concat());
+        if moved.is_some() {
+            let inner = keys[2].open(&plain[57..]).unwrap();
+            put("lifeline", "moved-open", &[&[1], &plain[1..57], &inner].concat());
+        }
+    }
+    let to = [(DeviceKey::from_seed(&[3; 32]).public(), Kind::Write)];
+    let made = Announcement::new(&next, &to, &policy, &charter).unwrap().encode();
+    put("announcement", "whole", &[&[0], &made[..]].concat());
+    put("announcement", "cut", &[&[0], &made[..made.len() / 2]].concat());
+    let mut terms = Writer::new();
+    terms.bytes(&policy.encode()).bytes(&charter.encode());
+    put("announcement", "terms", &[&[1], &terms.0[..]].concat());
+    for kind in [Kind::Mirror, Kind::Read, Kind::Write] {
+        let sealed = seal_successor(&to[0].0, kind, &next).unwrap();
+        let associated = [&database.0[..], &1u32.to_le_bytes()].concat();
+        let device = DeviceKey::from_seed(&[3; 32]);
+        let plain = envelope::open(&device, Letter::Rotation, &associated, &sealed).unwrap();
+        put("envelope", kind.name(), &plain);
+    }
+    put("envelope", "sealed", &seal_successor(&to[0].0, Kind::Write, &next).unwrap());
 }
 
 /// Every message of neighbours, once.

@@ -19,6 +19,8 @@ mod neighbours;
 mod observe;
 #[path = "vectors/opened.rs"]
 mod opened;
+#[path = "vectors/rotated.rs"]
+mod rotated;
 #[path = "vectors/secrets.rs"]
 mod secrets;
 

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::context::Context;
 use super::device::{DeviceText, NotADevice};
-use super::enact::{Admin, Terms};
+use super::enact::Admin;
 use super::output::{bytes, shown, understood};
 use super::paths;
 use super::policy::{ensure_fitting, nobodys, of_whom, which};
@@ -16,6 +16,7 @@ use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::home::Name;
 use crate::daemon::size;
 use crate::daemon::status::Status;
+use crate::daemon::terms::Terms;
 use crate::record::{BLOCKS_MAX, BlockCharter, Floor, Mode, Quota};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -373,10 +374,7 @@ fn remove(context: &Context, name: &Name, block: &OsStr, keep: bool) -> Outcome 
     }
     let change = |terms: &mut Terms| {
         let (number, path) = removable(terms, block)?;
-        terms.charter.blocks.remove(&number);
-        terms.set_mode(number, Mode::ReadWrite);
-        let last = terms.charter.blocks.keys().next_back().map_or(0, |last| usize::from(last.0));
-        terms.modes.truncate(last + 1);
+        terms.remove(number);
         Ok((number, path))
     };
     let (number, path) = if empty { admin.enact(change)? } else { admin.recut(change)? };

@@ -7,23 +7,24 @@ use super::device::DeviceText;
 use super::output::understood;
 use super::private::Keyholder;
 use super::session::Session;
-use crate::base::{BlockNumber, DeviceId, Id};
+use crate::base::{BlockNumber, DeviceId};
 use crate::crypt::keys::{AdminKey, DatabaseKey};
 use crate::crypt::link::{Capability, Kind};
 use crate::crypt::seal::{BlobKind, SealKeys};
 use crate::crypt::secret::Secret;
 use crate::daemon::answers::Held;
-use crate::daemon::control::{Failure, FailureKind, Ground, Recutting, Request};
+use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::core::now_seconds;
 use crate::daemon::home::Name;
+use crate::daemon::item::Item;
 use crate::daemon::moves::Announced;
-use crate::record::{
-    ANNOUNCEMENT_BYTES_MAX, Announcement, BlockCharter, Charter, Floor, Lifeline, Members, Mode, Moved,
-    Policy, SignedItem, next_floor, open_lifeline, sign_lifeline,
-};
+use crate::daemon::own::Lost;
+use crate::daemon::terms::{Pen, Terms, next};
+use crate::record::{ANNOUNCEMENT_BYTES_MAX, Announcement, Members, Moved, Policy, sign_lifeline};
 use crate::torrent::{carrier_info, infohash_of};
 use data_encoding::HEXLOWER;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -33,140 +34,28 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A subtree that goes into a block or back is sealed again, all of it.
 const RECUT_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 
-/// The policy and charter in force, and what the next ones will be.
-pub struct Terms {
-    /// Modes by block number.
-    pub modes: Vec<Mode>,
-    /// Paths, owners, births, floors; members.
-    pub charter: Charter,
-    /// The counter of the policy in force.
-    pub counter: u32,
-    /// What the policy was made from.
-    pub ground: Ground,
+/// What came of making something again.
+pub struct Remade {
+    /// What it says.
+    pub words: String,
+    /// Why it could not be made.
+    pub hindered: Option<String>,
 }
 
-impl Terms {
-    /// What is in force at a database.
-    pub fn in_force(session: &mut Session) -> Result<Terms, Failure> {
-        let ground: Ground = understood(session.ask(Request::Policy)?)?;
-        let unreadable = |what: &str| {
-            Failure::failed(format!("the engine's {what} cannot be read; are both of one version?"))
-        };
-        let policy = HEXLOWER.decode(ground.policy_hex.as_bytes()).ok();
-        let policy =
-            policy.and_then(|bytes| Policy::decode(&bytes).ok()).ok_or_else(|| unreadable("policy"))?;
-        let charter = HEXLOWER.decode(ground.charter_hex.as_bytes()).ok();
-        let charter =
-            charter.and_then(|bytes| Charter::decode(&bytes).ok()).ok_or_else(|| unreadable("charter"))?;
-        Ok(Terms { modes: policy.modes, charter, counter: policy.counter, ground })
-    }
-
-    /// The block that a person means: by number, or by path.
-    pub fn find(&self, number: Option<BlockNumber>, path: &[u8]) -> Option<BlockNumber> {
-        let known = |block: &BlockNumber| self.charter.blocks.contains_key(block);
-        match number {
-            Some(number) => Some(number).filter(known),
+impl fmt::Display for Remade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.hindered {
             None => {
-                self.charter.blocks.iter().find(|(_, block)| block.path == path).map(|(number, _)| *number)
+                write!(f, "made again, since another admin device's policy had left it out: {}", self.words)
             }
+            Some(why) => write!(f, "not in force, and could not be made again: {}: {why}", self.words),
         }
     }
+}
 
-    /// The mode of a block.
-    pub fn mode(&self, number: BlockNumber) -> Mode {
-        self.modes.get(usize::from(number.0)).copied().unwrap_or(Mode::ReadWrite)
-    }
-
-    /// Gives a block a mode.
-    pub fn set_mode(&mut self, number: BlockNumber, mode: Mode) {
-        let index = usize::from(number.0);
-        if self.modes.len() <= index {
-            self.modes.resize(index + 1, Mode::ReadWrite);
-        }
-        self.modes[index] = mode;
-    }
-
-    /// The path of a block, empty for the root and for one that does not exist.
-    pub fn path(&self, number: BlockNumber) -> &[u8] {
-        self.charter.blocks.get(&number).map_or(b"", |block| &block.path)
-    }
-
-    /// Gives a block a mode, and the owner that goes with it. Where that is a change, nothing older counts from here on:
-    /// what the block is now is where its new rules begin.
-    pub fn set_rules(&mut self, number: BlockNumber, mode: Mode, owner: Option<DeviceId>) -> Outcome {
-        let before = self.mode(number);
-        let Some(block) = self.charter.blocks.get(&number) else { return Ok(()) };
-        if before != mode || block.owner != owner {
-            self.raise_floor(number)?;
-            if let Some(block) = self.charter.blocks.get_mut(&number) {
-                block.owner = owner;
-            }
-        }
-        self.set_mode(number, mode);
-        Ok(())
-    }
-
-    /// Nothing counts any more that somebody makes around these paths, which become blocks, without knowing of that: it
-    /// would lie hidden behind them.
-    pub fn raise_around<'p>(&mut self, paths: impl Iterator<Item = &'p [u8]>) -> Outcome {
-        let holds = |block: &BlockCharter, path: &[u8]| {
-            let rest = path.strip_prefix(&block.path[..]);
-            rest.is_some_and(|rest| block.path.is_empty() || rest.starts_with(b"/"))
-        };
-        let blocks = &self.charter.blocks;
-        let around: BTreeSet<BlockNumber> = paths
-            .filter_map(|path| {
-                let around = blocks.iter().filter(|(_, block)| holds(block, path));
-                around.max_by_key(|(_, block)| block.path.len()).map(|(number, _)| *number)
-            })
-            .collect();
-        around.into_iter().try_for_each(|number| self.raise_floor(number))
-    }
-
-    /// What a block is now is where whatever comes begins: nothing below it counts any more.
-    fn raise_floor(&mut self, number: BlockNumber) -> Outcome {
-        let floor = self.floor(number).ok_or_else(|| {
-            Failure::failed(format!("block {number} has changed its rules as often as it can"))
-        })?;
-        if let Some(block) = self.charter.blocks.get_mut(&number) {
-            block.floor = floor;
-        }
-        Ok(())
-    }
-
-    /// The floor over what a block is now; none where its counter has come to the end.
-    fn floor(&self, number: BlockNumber) -> Option<Floor> {
-        let ground = self.ground.blocks.iter().find(|block| block.number == number.0);
-        let root = ground.and_then(|block| block.root.as_deref()).and_then(Id::from_hex);
-        let below = self.charter.blocks.get(&number).map_or(0, |block| block.floor.counter);
-        let counter = next_floor(ground.map_or(0, |block| block.counter).max(below))?;
-        Some(Floor { counter, root })
-    }
-
-    /// The epoch of the keys in force.
-    pub fn epoch(&self) -> u32 {
-        self.charter.blocks.get(&BlockNumber::ROOT).map_or(0, |root| root.epoch)
-    }
-
-    /// Takes other members: what the present ones made so far stays, whoever they were.
-    pub fn set_members(&mut self, members: Members) -> Outcome {
-        self.raise_floors()?;
-        self.charter.members = members;
-        Ok(())
-    }
-
-    /// Takes the keys of another epoch for all blocks, which go on from where they are.
-    fn set_epoch(&mut self, epoch: u32) -> Outcome {
-        self.raise_floors()?;
-        self.charter.blocks.values_mut().for_each(|block| block.epoch = epoch);
-        Ok(())
-    }
-
-    /// Raises the floors of all blocks of which this device has a state.
-    fn raise_floors(&mut self) -> Outcome {
-        let known: Vec<_> = self.ground.blocks.iter().map(|block| BlockNumber(block.number)).collect();
-        known.into_iter().try_for_each(|number| self.raise_floor(number))
-    }
+/// What is in force at a database.
+pub fn in_force(session: &mut Session) -> Result<Terms, Failure> {
+    Terms::of(understood(session.ask(Request::Policy)?)?)
 }
 
 /// One who may change the policy of a database, and the line to it.
@@ -182,7 +71,7 @@ pub struct Admin<'a> {
 impl<'a> Admin<'a> {
     /// Opens the admin key; refused where this device does not have it.
     pub fn open(context: &'a Context, name: &'a Name) -> Result<Admin<'a>, Failure> {
-        Admin::open_to(context, name, false)
+        Admin::open_whole(context, name, false)
     }
 
     /// The same for a command that needs the network where no engine runs.
@@ -199,6 +88,16 @@ impl<'a> Admin<'a> {
         let device = keyring.device.public();
         let session = Session::new(context, name, network)?.with_keyring(keyring);
         Ok(Admin { name, key, capability, device, catalogue, session })
+    }
+
+    /// The same, and makes again first what was lost to another admin device's policy, so that nothing is changed on top of
+    /// less than what was said here.
+    pub fn open_whole(context: &'a Context, name: &'a Name, network: bool) -> Result<Admin<'a>, Failure> {
+        let mut admin = Admin::open_to(context, name, network)?;
+        for remade in admin.redo(false)? {
+            context.output.note(&format!("kilofs: {remade}"));
+        }
+        Ok(admin)
     }
 
     /// The device that this command runs at.
@@ -218,7 +117,7 @@ impl<'a> Admin<'a> {
 
     /// What is in force.
     pub fn terms(&mut self) -> Result<Terms, Failure> {
-        Terms::in_force(&mut self.session)
+        in_force(&mut self.session)
     }
 
     /// The bytes and files that a block holds.
@@ -253,6 +152,26 @@ impl<'a> Admin<'a> {
         Ok(self.session.ask(Request::Prepare { paths_hex })?["empty"] == true)
     }
 
+    /// Makes again what this device changed and another admin device's policy left out, unless that may have been on purpose:
+    /// with `all` that too.
+    pub fn redo(&mut self, all: bool) -> Result<Vec<Remade>, Failure> {
+        let lost: Vec<Lost> = understood(self.session.ask(Request::Lost)?)?;
+        let mut remade = Vec::new();
+        for lost in lost.into_iter().filter(|lost| all || lost.unknown) {
+            let (words, item) = (lost.item.in_words(), lost.item);
+            let hindered = self.make_again(&item).err().map(|failure| failure.message);
+            remade.push(Remade { words, hindered });
+        }
+        Ok(remade)
+    }
+
+    fn make_again(&mut self, item: &Item) -> Outcome {
+        let directory = item.directory(&self.terms()?.charter);
+        let empty = directory.map_or(Ok(true), |path| self.prepare([path.as_slice()]))?;
+        let change = |terms: &mut Terms| item.apply(terms);
+        if empty { self.enact(change) } else { self.recut(change) }
+    }
+
     /// Makes one change: `change` edits the terms in force, again if the database has moved on meanwhile, and returns
     /// what the command reports.
     pub fn enact<T>(&mut self, change: impl FnMut(&mut Terms) -> Result<T, Failure>) -> Result<T, Failure> {
@@ -265,18 +184,7 @@ impl<'a> Admin<'a> {
         self.enact_with(change, |session, mut terms| {
             let charter_hex = HEXLOWER.encode(&terms.charter.encode());
             let answer = session.ask_within(Request::Recut { charter_hex }, RECUT_DEADLINE)?;
-            let Recutting { ground, floors } = understood(answer)?;
-            let same = ground.policy_hex == terms.ground.policy_hex;
-            if !same || ground.charter_hex != terms.ground.charter_hex {
-                return Err(Failure::new(FailureKind::Moved, "the policy has changed meanwhile"));
-            }
-            terms.ground = ground;
-            for floor in floors {
-                if let Some(block) = terms.charter.blocks.get_mut(&BlockNumber(floor.number)) {
-                    let root = floor.root.as_deref().and_then(Id::from_hex);
-                    block.floor = Floor { counter: floor.counter, root };
-                }
-            }
+            terms.behind(understood(answer)?)?;
             Ok(terms)
         })
     }
@@ -291,7 +199,7 @@ impl<'a> Admin<'a> {
             let report = change(&mut terms)?;
             let prepared = prepare(&mut self.session, terms);
             let enacted = match prepared {
-                Ok(terms) => self.sign(terms).and_then(|request| self.session.ask(request)),
+                Ok(terms) => self.pen(|pen| pen.sign(terms)).and_then(|request| self.session.ask(request)),
                 Err(failure) => Err(failure),
             };
             match enacted {
@@ -312,7 +220,7 @@ impl<'a> Admin<'a> {
         to.push((self.device, Kind::Write));
         for attempt in 1..=ATTEMPTS_MAX {
             let terms = self.terms()?;
-            self.moved(&terms.ground)?;
+            self.pen(|pen| pen.moved(&terms.ground))?;
             let counter = next(terms.counter)?;
             let successor = self.capability.rotated(&database, secret.clone(), counter);
             let successor = successor
@@ -325,6 +233,11 @@ impl<'a> Admin<'a> {
             }
         }
         Err(Failure::failed(format!("{} changes too fast to be moved to new keys; try again", self.name)))
+    }
+
+    fn pen<T>(&self, with: impl FnOnce(&Pen<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let (records, database) = (self.capability.record_keys(), self.capability.database_id());
+        with(&Pen { admin: &self.key, records: &records, catalogue: &self.catalogue, database })
     }
 
     /// The rotation as the engine takes it: every block goes on from where it is, under a key of the new epoch.
@@ -369,46 +282,4 @@ impl<'a> Admin<'a> {
         let announced_hex = HEXLOWER.encode(&Announced { item, info }.encode());
         Ok(Request::Rotate { announced_hex, ground: terms.ground })
     }
-
-    /// The last rotation, which every lifeline repeats. Refused where this device has not followed it yet, or knows nothing of one
-    /// that there was.
-    fn moved(&self, ground: &Ground) -> Result<Option<Moved>, Failure> {
-        let item = ground.lifeline_hex.as_deref().and_then(|hex| HEXLOWER.decode(hex.as_bytes()).ok());
-        let item = item.and_then(|bytes| SignedItem::decode(&bytes).ok());
-        let (admin, records) = (&self.capability.admin_public, self.capability.record_keys());
-        let lifeline =
-            item.and_then(|item| open_lifeline(&item, admin, &records, &self.capability.database_id()));
-        let generation = lifeline.as_ref().map_or(0, Lifeline::generation);
-        if generation != self.capability.generation() {
-            return Err(Failure::failed(format!(
-                "this device does not know the last change of the keys of {} yet: `kilofs sync {}`, then try again",
-                self.name, self.name
-            )));
-        }
-        Ok(lifeline.and_then(|lifeline| lifeline.moved))
-    }
-
-    fn sign(&self, terms: Terms) -> Result<Request, Failure> {
-        let Terms { modes, charter, counter, ground } = terms;
-        let counter = next(counter)?;
-        charter.check().map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
-        let bytes = charter.encode();
-        let id = self.catalogue.blob_id(BlobKind::Charter, &bytes);
-        let policy = Policy::sign(&self.key, &self.capability.database_id(), counter, id, modes);
-        let moved = self.moved(&ground)?;
-        let lifeline =
-            sign_lifeline(&self.key, &self.capability.record_keys(), moved.as_ref(), &policy, now_seconds());
-        Ok(Request::Enact {
-            policy_hex: HEXLOWER.encode(&policy.encode()),
-            charter_hex: HEXLOWER.encode(&bytes),
-            ground,
-            lifeline_hex: HEXLOWER.encode(&lifeline.encode()),
-        })
-    }
-}
-
-fn next(counter: u32) -> Result<u32, Failure> {
-    counter
-        .checked_add(1)
-        .ok_or_else(|| Failure::failed("this database has had as many policies as there can be"))
 }

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::code::{Code, write_private};
 use super::context::Context;
-use super::enact::Terms;
+use super::enact::in_force;
 use super::passphrase;
 use super::policy::which;
 use super::session::Session;
@@ -103,7 +103,7 @@ fn of_block(context: &Context, name: &Name, block: &OsStr) -> Result<Capability,
     let keyring = context.open_keyring(name)?;
     let whole = keyring.capability.clone();
     let mut session = Session::new(context, name, false)?.with_keyring(keyring);
-    let terms = Terms::in_force(&mut session)?;
+    let terms = in_force(&mut session)?;
     let number = which(&terms, block)?;
     let charter = terms.charter.blocks.get(&number);
     if charter.is_some_and(|block| block.private.is_some()) {
@@ -114,10 +114,7 @@ fn of_block(context: &Context, name: &Name, block: &OsStr) -> Result<Capability,
     let capability = charter.and_then(|block| whole.of_block(number, &block.birth, block.epoch));
     let held = whole.kind();
     let capability = capability.ok_or_else(|| {
-        let message = match whole.generation() {
-            0 => format!("{name} was joined with a {held} link, which does not open block {number}"),
-            _ => format!("{name} has moved to new keys, and since then no link opens one block alone"),
-        };
+        let message = format!("{name} was joined with a {held} link, which does not open block {number}");
         Failure::new(FailureKind::Refused, message)
     })?;
     Ok(dated(capability, &mut session))

@@ -9,7 +9,7 @@ use super::session::Session;
 use crate::base::DeviceId;
 use crate::crypt::link::Kind;
 use crate::daemon::answers::MemberSeen;
-use crate::daemon::control::{Failure, FailureKind, Request};
+use crate::daemon::control::{Failure, FailureKind, Listing, Request};
 use crate::daemon::home::Name;
 use crate::record::{MEMBERS_MAX, Members};
 use clap::{Args, Subcommand};
@@ -88,7 +88,7 @@ pub fn run(context: &Context, Member { name, action }: Member) -> Outcome {
 /// Runs `rotate`.
 pub fn rotate(context: &Context, command: Rotate) -> Outcome {
     let name = &command.name;
-    let mut admin = Admin::open_to(context, name, true)?;
+    let mut admin = Admin::open_whole(context, name, true)?;
     let known = Known::ask(&mut admin)?;
     let members = admin.terms()?.charter.members;
     let mut recipients = BTreeMap::new();
@@ -148,6 +148,8 @@ fn add(context: &Context, name: &Name, devices: &[String]) -> Outcome {
             return Err(Failure::failed(format!("a database has at most {MEMBERS_MAX} members")));
         }
         terms.set_members(Members::Listed(listed.clone()))?;
+        let added = added.iter().chain([&own]).map(ToString::to_string).collect();
+        terms.listing = Listing { added, removed: Vec::new() };
         Ok(listed.len())
     })?;
     let done = json!({ "members": members });
@@ -182,13 +184,15 @@ fn shut_out(admin: &mut Admin<'_>, devices: &[String]) -> Result<(Vec<DeviceId>,
         };
         listed.retain(|device| !demoted.contains(device));
         terms.set_members(Members::Listed(listed.clone()))?;
+        let removed = demoted.iter().map(ToString::to_string).collect();
+        terms.listing = Listing { added: vec![own.to_string()], removed };
         Ok(listed)
     })?;
     Ok((demoted, remaining.into_iter().collect()))
 }
 
 fn remove(context: &Context, name: &Name, devices: &[String], keep: &[String]) -> Outcome {
-    let mut admin = Admin::open_to(context, name, true)?;
+    let mut admin = Admin::open_whole(context, name, true)?;
     let kept = Known::ask(&mut admin)?.recipients(keep)?;
     let gone = Known::ask(&mut admin)?.named(devices)?;
     if let Some((device, _)) = kept.iter().find(|(device, _)| gone.contains(device)) {

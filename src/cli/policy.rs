@@ -3,14 +3,16 @@
 use super::Outcome;
 use super::context::Context;
 use super::device::DeviceText;
-use super::enact::{Admin, Terms};
-use super::output::{short, shown, table};
+use super::enact::{Admin, Remade, in_force};
+use super::output::{short, shown, table, understood};
 use super::paths;
 use super::private;
 use super::session::Session;
 use crate::base::{BlockNumber, DeviceId};
-use crate::daemon::control::{Failure, FailureKind};
+use crate::daemon::control::{Failure, FailureKind, Request};
 use crate::daemon::home::Name;
+use crate::daemon::own::Lost;
+use crate::daemon::terms::Terms;
 use crate::record::{Members, Mode};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -30,6 +32,10 @@ pub struct Policy {
 enum Action {
     /// Show the policy in force
     Show,
+    /// Make again what was changed here and another admin device's policy left out or undid
+    Redo,
+    /// Let go of what was changed here and another admin device's policy left out or undid
+    Forget,
     /// Change a block's mode
     Set {
         /// Its number, or its path from the database's root
@@ -47,10 +53,34 @@ enum Action {
 pub fn run(context: &Context, Policy { name, action }: Policy) -> Outcome {
     match action {
         None | Some(Action::Show) => show(context, &name),
+        Some(Action::Redo) => redo(context, &name),
+        Some(Action::Forget) => {
+            let mut session = Session::new(context, &name, false)?;
+            let lost: Vec<Lost> = understood(session.ask(Request::Lost)?)?;
+            session.ask(Request::Forget)?;
+            let forgotten = json!({ "forgotten": lost.len() });
+            context.output.result(&forgotten, |_| format!("{} changes are let go", lost.len()))
+        }
         Some(Action::Set { block, mode, owner }) => {
             ensure_fitting(mode, owner.as_ref())?;
             set(context, &name, &block, mode, owner.as_ref())
         }
+    }
+}
+
+fn redo(context: &Context, name: &Name) -> Outcome {
+    let remade = Admin::open_to(context, name, false)?.redo(true)?;
+    let each = |remade: &Remade| json!({ "what": remade.words, "hindered": remade.hindered });
+    let told: Vec<Value> = remade.iter().map(each).collect();
+    context.output.result(&told, |_| match remade.is_empty() {
+        true => "nothing of this device's is missing from the policy in force".into(),
+        false => remade.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+    })?;
+    match remade.iter().any(|remade| remade.hindered.is_some()) {
+        true => {
+            Err(Failure::failed(format!("`kilofs policy {name} forget` drops what cannot be made again")))
+        }
+        false => Ok(()),
     }
 }
 
@@ -120,7 +150,7 @@ fn set(context: &Context, name: &Name, block: &OsStr, mode: Mode, owner: Option<
 }
 
 fn show(context: &Context, name: &Name) -> Outcome {
-    let terms = Terms::in_force(&mut Session::new(context, name, false)?)?;
+    let terms = in_force(&mut Session::new(context, name, false)?)?;
     let block = |number: &BlockNumber| {
         let charter = &terms.charter.blocks[number];
         json!({

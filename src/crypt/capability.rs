@@ -187,15 +187,12 @@ impl Capability {
         Some(weaker)
     }
 
-    /// The part of it that reads one block in its present life and epoch; none if it does not read that one, nor after a
-    /// rotation: what the block holds from before would take keys that open more.
+    /// The part of it that reads one block in its present life and epoch, and what it holds from earlier ones; none if it
+    /// does not read that one.
     pub fn of_block(&self, number: BlockNumber, birth: &Birth, epoch: u32) -> Option<Capability> {
-        if !self.older.is_empty() {
-            return None;
-        }
         let database = self.database_id();
         let one_block = match (&self.read_secret, &self.one_block) {
-            (Some(secret), _) => OneBlock::of(secret, database, number, birth, epoch),
+            (Some(_), _) => OneBlock::of(&self.read_secrets(), database, number, birth, epoch)?,
             (None, Some(one)) => one.clone(),
             (None, None) => return None,
         };
@@ -245,12 +242,15 @@ impl Capability {
         if !self.older.is_empty() {
             writer.varint(self.older.len() as u64);
             self.older.iter().for_each(|secret| _ = writer.raw(secret.expose()));
+            self.one_block.iter().for_each(|one_block| one_block.write_older(&mut writer));
         }
         Zeroizing::new(writer.0)
     }
 
-    /// Three keys of 32, the keys of a block, a varint of five, one of ten; a count and a key of 32 for each generation.
-    pub(super) const BYTES_MAX: usize = 3 * 32 + OneBlock::BYTES + 5 + 10 + 1 + GENERATIONS_MAX * 32;
+    /// Three keys of 32, the keys of a block, a varint of five, one of ten; a count and for each generation a key of 32 and
+    /// those of a block.
+    pub(super) const BYTES_MAX: usize =
+        3 * 32 + OneBlock::BYTES + 5 + 10 + 1 + GENERATIONS_MAX * (32 + OneBlock::OLDER_BYTES);
 
     /// Reads what [`Capability::encode`] wrote for a capability of this kind.
     pub(super) fn decode(kind: Kind, bytes: &[u8]) -> Result<Capability, Malformed> {
@@ -263,7 +263,7 @@ impl Capability {
         let first = secret(Kind::Mirror)?.ok_or(Malformed)?;
         let database_seed = secret(Kind::Write)?;
         let admin_seed = secret(Kind::Admin)?;
-        let one_block = (kind == Kind::Block).then(|| OneBlock::read(&mut reader)).transpose()?;
+        let mut one_block = (kind == Kind::Block).then(|| OneBlock::read(&mut reader)).transpose()?;
         let policy_counter = u32::try_from(reader.varint()?).map_err(|_| Malformed)?;
         let seq = i64::try_from(reader.varint()?).map_err(|_| Malformed)?;
         let generations = if reader.remaining() == 0 { None } else { Some(reader.bounded(GENERATIONS_MAX)?) };
@@ -272,6 +272,7 @@ impl Capability {
         }
         let older = (0..generations.unwrap_or(0)).map(|_| reader.array().map(Secret::new));
         let older = older.collect::<Result<Vec<_>, _>>()?;
+        one_block.iter_mut().try_for_each(|one_block| one_block.read_older(&mut reader, older.len()))?;
         reader.end()?;
         let derived_admin = admin_seed.as_ref().map(|seed| AdminKey::from_seed(seed.expose()).public());
         let derived_database =
@@ -367,6 +368,12 @@ mod tests {
                 assert!(Capability::decode(kind, &bytes[..length]).is_err(), "{kind} {length}");
             }
         }
+        let (number, birth, _) = BLOCK;
+        let one = second.of_block(number, &birth, 1).unwrap();
+        assert_eq!(Capability::decode(Kind::Block, &one.encode()).as_ref(), Ok(&one));
+        assert_eq!(one.record_keys(), second.record_keys());
+        assert!(![3, 8].iter().any(|byte| one.encode().windows(32).any(|bytes| bytes == [*byte; 32])));
+        assert_eq!(second.of_block(number, &birth, 2), None);
         assert_eq!(second.weakened(Kind::Mirror).unwrap().read_secrets(), []);
         assert_eq!(first.weakened(Kind::Mirror).unwrap().rotated(&key, Secret::random(), 1), None);
         assert_eq!(Capability::decode(Kind::Admin, &[&first.encode()[..], &[0]].concat()), Err(Malformed));
@@ -379,8 +386,7 @@ mod tests {
         assert_eq!(capability.rotated(&DatabaseKey::generate(), Secret::random(), 1), None);
         for kind in Kind::ALL {
             let capability = match kind {
-                Kind::Block => Capability { older: Vec::new(), ..capability.clone() }
-                    .of_block(BLOCK.0, &BLOCK.1, BLOCK.2),
+                Kind::Block => capability.of_block(BLOCK.0, &BLOCK.1, GENERATIONS_MAX as u32),
                 kind => capability.weakened(kind),
             };
             assert!(capability.unwrap().encode().len() <= Capability::BYTES_MAX, "{kind}");

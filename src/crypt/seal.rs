@@ -56,6 +56,8 @@ pub enum LocalKind {
     State = 1,
     /// What an image keeps that was set aside.
     SetAside = 2,
+    /// What its admin changed, in a file beside the keyring.
+    Changes = 3,
 }
 
 /// A node's two sections.
@@ -143,14 +145,19 @@ impl SealKeys {
         block: BlockNumber,
         birth: &Birth,
     ) -> Option<SealKeys> {
-        let (last, before) = read_secrets.split_last()?;
-        let mut older = Vec::new();
-        for (epoch, secret) in (0..).zip(before) {
-            older.insert(0, SealKeys::for_block(secret, database, block, birth, epoch));
-        }
-        let epoch = u32::try_from(before.len()).ok()?;
-        let key = block_key(last, database, block, birth, epoch);
-        Some(SealKeys::after(&key, Scope { database, block, epoch }, older))
+        let key = |(epoch, secret)| block_key(secret, database, block, birth, epoch);
+        let keys: Vec<Secret> = (0..).zip(read_secrets).map(key).collect();
+        SealKeys::of_epochs(&keys, database, block)
+    }
+
+    /// Keys of a block of which these are the keys of all epochs, the first one first. None without any.
+    pub(super) fn of_epochs(keys: &[Secret], database: DatabaseId, block: BlockNumber) -> Option<SealKeys> {
+        let (last, before) = keys.split_last()?;
+        let scope = |epoch| Scope { database, block, epoch };
+        let older = (0..).zip(before).map(|(epoch, key)| SealKeys::new(key, scope(epoch)));
+        let mut older: Vec<SealKeys> = older.collect();
+        older.reverse();
+        Some(SealKeys::after(last, scope(u32::try_from(before.len()).ok()?), older))
     }
 
     /// Keys of what is inside a private block, whose own keys these are, the first epoch's first. None without any.

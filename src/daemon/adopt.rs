@@ -287,7 +287,8 @@ impl Core {
         let head = tree.flush()?;
         let mut inner = self.inner();
         let State { policy, charter, .. } = &ours.state;
-        if policy.supersedes(&inner.state.policy) {
+        let across = policy.supersedes(&inner.state.policy);
+        if across {
             (inner.state.policy, inner.state.charter) = (policy.clone(), charter.clone());
             limit(tree, charter);
             self.say_what_is_closed(&inner);
@@ -323,6 +324,10 @@ impl Core {
         self.install(&mut inner, &head);
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
+        drop(inner);
+        if across {
+            self.note_in_force(policy, charter)?;
+        }
         self.say_taken(arrived, &relation, &changes);
         let outcome = if !plan.is_sound() || relation.broken {
             Fetched::Refused

@@ -1,7 +1,7 @@
 //! Answers the commands of the control protocol.
 
 use super::answers::{Held, Synced};
-use super::control::{Failure, FailureKind, Ground, Reply, Request};
+use super::control::{Failure, FailureKind, Reply, Request};
 use super::core::{Core, process_owner};
 use super::drive::Driver;
 use super::error::EngineError;
@@ -11,7 +11,7 @@ use super::moves::Announced;
 use super::report::status;
 use super::restore;
 use crate::base::{BlockNumber, Malformed};
-use crate::record::{Charter, Policy, SignedItem};
+use crate::record::Charter;
 use crate::share::Share;
 use crate::sync::Input;
 use crate::tree::{Changes, FileType, ReadTree, Tree, TreeError};
@@ -110,9 +110,16 @@ impl Desk {
                 Ok(json!(Held { bytes: most(used.bytes), files: most(used.files) }))
             }
             Request::Devices => Ok(json!(self.core.makers())),
-            Request::Enact { policy_hex, charter_hex, ground, lifeline_hex } => {
-                self.enact(&policy_hex, &charter_hex, &ground, &lifeline_hex)
+            Request::Enact { policy_hex, charter_hex, ground, lifeline_hex, listing } => {
+                let encoded = (&*policy_hex, &*charter_hex, &*lifeline_hex);
+                let changes = self.core.enact_encoded(encoded, &ground, &listing)?;
+                self.driver.announce_again();
+                self.driver.told(changes);
+                self.driver.tell(Input::Changed);
+                Ok(Value::Null)
             }
+            Request::Lost => Ok(json!(self.core.lost())),
+            Request::Forget => self.core.forget_lost().map(|()| Value::Null),
             Request::Members => Ok(json!(members(&self.core))),
             Request::Rotate { announced_hex, ground } => {
                 let malformed = |_| EngineError::Usage("the announcement is malformed".into());
@@ -149,34 +156,15 @@ impl Desk {
             }
         }
     }
-
-    fn enact(
-        &self,
-        policy_hex: &str,
-        charter_hex: &str,
-        ground: &Ground,
-        lifeline_hex: &str,
-    ) -> Result<Value, EngineError> {
-        let malformed = |_| EngineError::Usage("the policy or its charter is malformed".into());
-        let policy = Policy::decode(&bytes(policy_hex)?).map_err(malformed)?;
-        let charter = Charter::decode(&bytes(charter_hex)?).map_err(malformed)?;
-        let lifeline = SignedItem::decode(&bytes(lifeline_hex)?)
-            .map_err(|_| EngineError::Usage("the lifeline is malformed".into()))?;
-        let changes = self.core.enact_own(policy, charter, ground, lifeline)?;
-        self.driver.announce_again();
-        self.driver.told(changes);
-        self.driver.tell(Input::Changed);
-        Ok(Value::Null)
-    }
 }
 
-fn bytes(hex: &str) -> Result<Vec<u8>, EngineError> {
+pub(super) fn bytes(hex: &str) -> Result<Vec<u8>, EngineError> {
     let decoded = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
     decoded.map_err(|_| EngineError::Usage(format!("malformed bytes in a command: {Malformed}")))
 }
 
 /// Makes sure that there is a directory at a path; its parents are made where they are missing. Tells whether it is empty.
-fn prepare(tree: &Tree, path: &[u8], changes: &mut Changes) -> Result<bool, EngineError> {
+pub(super) fn prepare(tree: &Tree, path: &[u8], changes: &mut Changes) -> Result<bool, EngineError> {
     let named = || String::from_utf8_lossy(path).into_owned();
     let mut directory = crate::base::BlockNumber::ROOT.root_inode();
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {

@@ -68,7 +68,15 @@ pub enum Request {
         ground: Ground,
         /// The lifeline with that policy, signed by the same admin.
         lifeline_hex: String,
+        /// Whom it lets write, or no longer.
+        #[serde(default)]
+        listing: Listing,
     },
+    /// What an admin changed at this device that is not in force, since another admin device's policy was taken: answered
+    /// with a list of [`Lost`](super::own::Lost).
+    Lost,
+    /// Lets go of it.
+    Forget,
     /// Which devices are known here; answered with a list of `MemberSeen`.
     Members,
     /// Takes a rotation that an admin announced.
@@ -111,6 +119,15 @@ pub struct Ground {
     /// The newest lifeline, encoded; none before it was heard.
     #[serde(default)]
     pub lifeline_hex: Option<String>,
+}
+
+/// Devices that a change of the list of members is about, hexadecimal.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listing {
+    /// They may write from now on.
+    pub added: Vec<String>,
+    /// They may not.
+    pub removed: Vec<String>,
 }
 
 /// One block of the [`Ground`].

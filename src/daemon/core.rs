@@ -222,6 +222,7 @@ impl Core {
         core.load()?;
         core.open_tree()?;
         core.settle_move()?;
+        core.note_what_stands()?;
         Ok(core)
     }
 

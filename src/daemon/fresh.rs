@@ -100,7 +100,8 @@ impl Driver {
         if seq == Some(i64::MAX) {
             words.push(
                 "the record stands under the last number that there is, so that nothing new can be put under this \
-                 database's key: somebody with a write link did that"
+                 database's key: somebody with a write link did that; the admin ends it with `kilofs rotate`, or with `kilofs \
+                 member NAME remove` where it is known who it was"
                     .into(),
             );
         }

@@ -1,7 +1,8 @@
 //! A newer policy comes into force: write access changes at once, local edits that it forbids are set aside.
 
 use super::allowance::limit;
-use super::control::{Ground, GroundBlock};
+use super::commands::bytes;
+use super::control::{Ground, GroundBlock, Listing};
 use super::core::{Core, Inner};
 use super::error::EngineError;
 use super::genesis::charter_id;
@@ -51,12 +52,28 @@ impl Core {
         })
     }
 
+    /// Takes a policy, its charter and its lifeline, encoded, as [`Core::enact_own`] does.
+    pub fn enact_encoded(
+        &self,
+        (policy, charter, lifeline): (&str, &str, &str),
+        ground: &Ground,
+        listing: &Listing,
+    ) -> Result<Changes, EngineError> {
+        let malformed = |_| EngineError::Usage("the policy, its charter or its lifeline is malformed".into());
+        let policy = Policy::decode(&bytes(policy)?).map_err(malformed)?;
+        let charter = Charter::decode(&bytes(charter)?).map_err(malformed)?;
+        let lifeline = SignedItem::decode(&bytes(lifeline)?)
+            .map_err(|_| EngineError::Usage("the lifeline is malformed".into()))?;
+        self.enact_own(policy, charter, ground, listing, lifeline)
+    }
+
     /// Takes a policy that this device's admin signed, if nothing moved since its ground was asked for.
     pub fn enact_own(
         &self,
         policy: Policy,
         charter: Charter,
         ground: &Ground,
+        listing: &Listing,
         lifeline: SignedItem,
     ) -> Result<Changes, EngineError> {
         let _work = self.work.lock();
@@ -73,16 +90,29 @@ impl Core {
                 return Err(EngineError::Moved);
             }
         }
-        let changes = match self.prepared(ground, &charter)? {
-            None => self.enact(policy, charter, &BTreeSet::new())?,
-            Some(prepared) => {
-                let enacted = self.try_enact(&policy, &charter, &BTreeSet::new(), Some(&prepared))?;
-                tracing::info!("policy {} is in force, {} block(s)", policy.counter, charter.blocks.len());
-                enacted.ok_or(EngineError::Moved)?
-            }
-        };
+        // Before it is in force: whatever happens then, it is known what was wanted.
+        self.note_made(&policy, &charter, listing)?;
+        let enacted = self.enact_prepared(&policy, &charter, ground);
+        if enacted.is_err() {
+            self.note_unmade(&policy)?;
+        }
+        let changes = enacted?;
         self.note_lifeline(lifeline)?;
         Ok(changes)
+    }
+
+    fn enact_prepared(
+        &self,
+        policy: &Policy,
+        charter: &Charter,
+        ground: &Ground,
+    ) -> Result<Changes, EngineError> {
+        let Some(prepared) = self.prepared(ground, charter)? else {
+            return self.enact(policy.clone(), charter.clone(), &BTreeSet::new());
+        };
+        let enacted = self.try_enact(policy, charter, &BTreeSet::new(), Some(&prepared))?;
+        tracing::info!("policy {} is in force, {} block(s)", policy.counter, charter.blocks.len());
+        enacted.ok_or(EngineError::Moved)
     }
 
     /// Takes a rotation that this device's admin announced, if nothing moved since its ground was asked for.
@@ -127,6 +157,10 @@ impl Core {
 
     /// The higher of two: a record's policy, and that of the lifeline.
     pub fn highest_policy(&self, told: Policy) -> Policy {
+        let known = self.inner().state.policy.clone();
+        if known.counter == told.counter && known.supersedes(&told) {
+            self.note_rival(told.counter);
+        }
         let known = self.lifeline().and_then(|lifeline| lifeline.policy);
         known.filter(|known| known.supersedes(&told)).unwrap_or(told)
     }
@@ -250,6 +284,8 @@ impl Core {
         self.say_what_is_closed(&inner);
         self.install(&mut inner, &now);
         self.save(&inner)?;
+        drop(inner);
+        self.note_in_force(policy, charter)?;
         Ok(Some(changes))
     }
 

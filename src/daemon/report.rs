@@ -141,6 +141,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         transfers: driver.map_or(Vec::new(), transfers),
         warnings: [
             moved_warnings(core, ahead).into_iter().collect(),
+            core.own_in_words(),
             core.dead_link(state),
             full_in_words(core).into_iter().collect(),
             driver

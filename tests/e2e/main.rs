@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used)]
 
+mod admins;
 mod allowance;
 mod append;
 mod aside;

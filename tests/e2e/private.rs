@@ -144,3 +144,57 @@ fn a_link_says_that_its_block_is_gone() {
     wait_until("b has the new blocks", || names(&b, "") == set(&["deep", "elsewhere", "other"]));
     assert_closed(&b.path("elsewhere"));
 }
+
+/// A new link after rotations opens what the block holds of each time; one from before shows nothing newer.
+#[test]
+fn a_link_of_one_block_after_rotations_opens_what_is_older_too() {
+    let world = World::new();
+    let a = world_with_blocks(&world);
+    a.write("docs/kept", &vec![1; 200_000]);
+    a.write("docs/changed", &vec![2; 200_000]);
+    a.sync();
+    let before = world.device("before");
+    before.join(&block_link(&a, "/docs"));
+    before.mount();
+    before.awaits("docs/kept", &vec![1; 200_000]);
+    for round in 0..2u8 {
+        a.json(&["rotate", NAME, "--keep-known"]);
+        let mut changed = vec![2; 200_000];
+        changed[70_000..90_000].fill(round);
+        a.write("docs/changed", &changed);
+        a.write(&format!("docs/round-{round}"), &[round; 30_000]);
+        a.write("other/secret", &[round; 100]);
+        a.sync();
+    }
+    let mut changed = vec![2; 200_000];
+    changed[70_000..90_000].fill(1);
+    let link = block_link(&a, "/docs");
+    assert!(link.starts_with("kilofs:block:"), "{link}");
+    let after = world.device("after");
+    after.join(&link);
+    after.mount();
+    after.awaits("docs/round-1", &[1; 30_000]);
+    after.awaits("docs/round-0", &[0; 30_000]);
+    after.awaits("docs/kept", &vec![1; 200_000]);
+    after.awaits("docs/changed", &changed);
+    assert_eq!(names(&after, ""), set(&["docs", "deep", "other"]));
+    assert_closed(&after.path("other"));
+    assert_closed(&after.path("deep/inner/vault"));
+    after.ok(&["fsck", NAME]);
+    a.write("docs/later", b"later");
+    after.awaits("docs/later", b"later");
+
+    wait_until("who has an older link is told", || {
+        before.status()["warnings"].to_string().contains("left out")
+    });
+    before.awaits("docs/kept", &vec![1; 200_000]);
+    before.awaits("docs/changed", &vec![2; 200_000]);
+    assert!(!before.path("docs/round-0").exists() && !before.path("docs/later").exists());
+    // It hands on what it was given, and nothing else.
+    let handed = world.device("handed");
+    handed.join(&block_link(&after, "/docs"));
+    handed.mount();
+    handed.awaits("docs/later", b"later");
+    let other = after.kilofs(&["link", NAME, "--block", "/other", "--read"]);
+    assert_eq!(other.code, Some(4), "{other:?}");
+}

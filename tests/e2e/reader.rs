@@ -280,13 +280,56 @@ fn a_second_reader_takes_nothing_that_was_tampered_with() {
     published.read(&["list", "newer", "newer items", store.to_str().unwrap()]).expect("what is newest");
 }
 
+/// What was written under the old keys and under the new ones, with a new link; with an old one a clear word.
+#[test]
+fn a_second_reader_reads_what_has_moved_to_new_keys() {
+    let published = Published::new(|device| {
+        fill(device);
+        device.write("changes", &Dice::new(7).bytes(100_000));
+    });
+    let device = &published.device;
+    let before = published.download();
+    let image = before.to_str().unwrap();
+    published.read(&["list", "link", "items", image]).expect("before the rotation");
+    for round in 0..2u8 {
+        device.json(&["rotate", NAME, "--keep-known"]);
+        device.write(&format!("after {round}"), &[round; 40_000]);
+        let bytes = File::options().write(true).open(device.path("changes")).unwrap();
+        bytes.write_all_at(&[round; 20_000], 30_000 * u64::from(round)).unwrap();
+        drop(bytes);
+        device.write("above/inner/text", &[round; 50]);
+        device.sync();
+    }
+    fs::write(published.file("new link"), device.link("read")).unwrap();
+    let items = published.read(&["items", "new link", &published.world.bootstrap()]).expect("items");
+    fs::write(published.file("new items"), items).unwrap();
+    fs::remove_file(&before).unwrap();
+    let shown = everything(&device.mount, |_| 0o7777);
+    let mask = |inside: &Path| if inside.starts_with("docs") { 0o7555 } else { 0o7777 };
+    for (from, directory) in
+        [(published.download(), "from the torrent"), (published.store(), "from the store")]
+    {
+        let from = from.to_str().unwrap();
+        published.read(&["extract", "new link", "new items", from, directory]).expect(directory);
+        assert!(everything(&published.file(directory), mask) == shown, "{directory}");
+    }
+    let moved = "the link: the database has moved to new keys since it was made; ask for a new link";
+    published.fetch_items("old items");
+    published.refuses(&["versions", "link", "old items"], moved);
+    fs::write(published.file("mirror"), device.link("mirror")).unwrap();
+    published.read(&["versions", "mirror", "new items"]).expect("with the keys of a mirror");
+}
+
 #[test]
 fn a_second_reader_takes_and_refuses_what_the_vectors_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let said = read(&folder, &["vectors", "."]).expect("vectors");
     let count: BTreeMap<String, usize> = serde_json::from_str(&said).unwrap();
     let kinds: Vec<&str> = count.keys().map(String::as_str).collect();
-    assert_eq!(kinds, ["charter", "commit", "entry", "item", "lifeline", "link", "open", "record", "seal"]);
+    assert_eq!(
+        kinds,
+        ["announcement", "charter", "commit", "entry", "item", "lifeline", "link", "open", "record", "seal"]
+    );
     for (kind, count) in &count {
         assert_eq!(*count, fs::read_dir(folder.join(kind)).unwrap().count(), "{kind}");
     }

@@ -104,7 +104,7 @@ fn a_record_under_the_last_number() {
     thief.put_under(i64::MAX, &value);
     for device in [&stage.a, &stage.b] {
         wait_until("the device says that the numbers are used up", || {
-            says(device, "the last number that there is")
+            says(device, "the last number that there is") && says(device, "kilofs rotate")
         });
         stage.assert_intact(device, "under the last number");
     }

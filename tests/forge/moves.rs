@@ -130,3 +130,56 @@ fn a_thief_who_outputs_everybody_is_outlived() {
     late.write("from-late", b"late");
     b.awaits("from-late", b"late");
 }
+
+/// Who holds the present keys passes on a real rotation that another one followed: nobody goes back to it, neither those who
+/// are there nor one who was away for both and hears of the older one first.
+#[test]
+fn an_older_rotation_that_is_passed_on_leads_nobody_back() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("text", b"honest");
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    let away = world.joined("away", &a, "write");
+    for (device, name) in [(&b, "from-b"), (&away, "from-away")] {
+        device.awaits("text", b"honest");
+        device.write(name, name.as_bytes());
+        a.awaits(name, name.as_bytes());
+    }
+    await_agreement(&[&a, &b, &away]);
+    away.umount();
+    let moved = |device: &Device| device.home.join(format!("databases/{NAME}/moved"));
+    let mut real = Vec::new();
+    for round in 0..2u8 {
+        let before = key(&b);
+        a.json(&["rotate", NAME, "--keep-known"]);
+        wait_until("b follows", || key(&b) != before && key(&b) == key(&a));
+        a.write("round", &[round]);
+        b.awaits("round", &[round]);
+        real.push(std::fs::read(moved(&a)).unwrap());
+    }
+    let present = key(&a);
+    let older = Announced::decode(&real[0]).unwrap();
+    let thief = Thief::join(&world, &a);
+    assert!(matches!(thief.core.follow(&older).unwrap(), Followed::Nothing));
+    let (gossip, _events) = thief.gossip();
+    wait_until("the thief is among neighbours", || gossip.neighbours().len() >= 2);
+    let told = Move { item: older.item.clone(), info: older.info.clone() };
+    assert!(gossip.tell(&Message::Moved(Box::new(told)), None) >= 2);
+    std::thread::sleep(HEARING);
+    for device in [&a, &b] {
+        assert_eq!(key(device), present);
+        assert_eq!(device.status()["blocks"][0]["writable"], true);
+    }
+    // As if the older one had been handed to it while it was away.
+    std::fs::write(moved(&away), &real[0]).unwrap();
+    away.mount();
+    wait_until("who was away comes to the present keys", || key(&away) == present);
+    away.awaits("round", &[1]);
+    away.write("back", b"back");
+    for device in [&a, &b] {
+        device.awaits("back", b"back");
+    }
+    await_agreement(&[&a, &b, &away]);
+    drop(gossip);
+}

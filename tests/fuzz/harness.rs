@@ -3,18 +3,23 @@
 //! bytes that were read.
 #![allow(clippy::unwrap_used)]
 
-use kilofs::base::{BlockNumber, DatabaseId, Place, PublicKey};
+use kilofs::base::{BlockNumber, DatabaseId, Place, PublicKey, Writer};
+use kilofs::crypt::envelope::{self, Letter};
+use kilofs::crypt::successor::{open_successor, seal_terms};
+use kilofs::crypt::{AdminKey, DatabaseKey, DeviceKey, Kind, database_id};
 use kilofs::crypt::{KeyringError, RecordKey, Scope, SealKeys, Secret, keyring, link};
 use kilofs::image::{Disk, Image, Kept, Label, MemoryDisk, Store, Stream};
 use kilofs::map::{Fetch, FetchError, Map, NodeCache, Root};
 use kilofs::net::gossip::Message;
-use kilofs::record::{BlockEntry, Charter, Commit, Policy, Record, SignedItem};
+use kilofs::record::{Announcement, BlockEntry, Charter, Commit, Policy, Record, SignedItem, open_lifeline};
 use kilofs::torrent::{Limits, METAINFO_BYTES_MAX, Metainfo};
 use kilofs::tree::{inode::InodeRecord, key::Key, value::DirEntry};
 use std::sync::{Arc, OnceLock};
 
 const DATABASE: DatabaseId = DatabaseId([7; 32]);
 const IMAGE_BYTES_MAX: u64 = 1 << 40;
+/// Of a lifeline that moved, behind the format: generation, infohash, digest.
+const LIFELINE_HEAD_BYTES: usize = 4 + 20 + 32;
 
 /// Reads `data` as what `target` names.
 pub fn read(target: &str, data: &[u8]) {
@@ -27,6 +32,9 @@ pub fn read(target: &str, data: &[u8]) {
         "store" => store(data),
         "metainfo" => metainfo(data),
         "news" => news(data),
+        "lifeline" => lifeline(data),
+        "announcement" => announcement(data),
+        "envelope" => envelope(data),
         other => panic!("nothing is called {other}"),
     }
 }
@@ -45,6 +53,70 @@ fn record(plain: &[u8]) {
 fn news(data: &[u8]) {
     if let Ok(Some(message)) = Message::decode(data) {
         assert_eq!(message.encode(), data, "one encoding");
+    }
+}
+
+/// The inside of a lifeline behind the first byte, as it is where that is even; else the inside of one that moved: what comes
+/// before the policy, and the policy under the last of the keys.
+fn lifeline(data: &[u8]) {
+    let Some((how, rest)) = data.split_first() else { return };
+    let admin = AdminKey::from_seed(&[1; 32]);
+    let keys: [RecordKey; 3] = std::array::from_fn(|at| RecordKey::new(Secret::new([0x11 + at as u8; 32])));
+    let plain = match how % 2 {
+        0 => rest.to_vec(),
+        _ => {
+            let (head, inner) = rest.split_at(rest.len().min(LIFELINE_HEAD_BYTES));
+            [&[2], head, &keys[2].seal(inner)].concat()
+        }
+    };
+    let value = keys[0].seal(&plain);
+    let signer = DatabaseKey::from_seed(&[1; 32]);
+    for seq in [0, 1, 7] {
+        let item = SignedItem::sign(&signer, seq, value.clone());
+        let database = database_id(&admin.public());
+        for known in 1..=keys.len() {
+            if let Some(said) = open_lifeline(&item, &admin.public(), &keys[..known], &database) {
+                assert!(said.policy.is_none_or(|policy| policy.verify(&database, &admin.public())));
+                assert_eq!(said.moved.is_some(), plain[0] == 2);
+            }
+        }
+    }
+}
+
+/// An announcement; or, where the first byte is odd, the terms in one.
+fn announcement(data: &[u8]) {
+    let Some((how, rest)) = data.split_first() else { return };
+    let secret = Secret::new([2; 32]);
+    let bytes = match how % 2 {
+        0 => rest.to_vec(),
+        _ => {
+            let mut writer = Writer::new();
+            writer.u8(1).raw(&DATABASE.0).u32(1).varint(0).bytes(&seal_terms(&secret, rest));
+            writer.0
+        }
+    };
+    let Ok(announcement) = Announcement::decode(&bytes) else { return };
+    assert_eq!(announcement.encode(), bytes, "one encoding");
+    assert!(announcement.open(&DeviceKey::from_seed(&[4; 32]), None).is_none());
+    if let Some((policy, charter)) = announcement.terms(&secret) {
+        let mut again = Writer::new();
+        again.bytes(&policy.encode()).bytes(&charter.encode());
+        assert_eq!(again.0, rest, "one encoding");
+    }
+}
+
+/// What an envelope holds that somebody sealed to this device; and, as it is, an envelope.
+fn envelope(data: &[u8]) {
+    let (device, admin) = (DeviceKey::from_seed(&[3; 32]), AdminKey::from_seed(&[1; 32]));
+    let database = database_id(&admin.public());
+    for generation in [0u32, 1, 2] {
+        assert!(open_successor(&device, Some(&admin), &database, generation, data).is_none());
+        let associated = [&database.0[..], &generation.to_le_bytes()].concat();
+        let sealed = envelope::seal(&device.public(), Letter::Rotation, &associated, data).unwrap();
+        if let Some(given) = open_successor(&device, None, &database, generation, &sealed) {
+            assert_eq!((given.database_id(), given.generation()), (database, generation));
+            assert!(given.admin_seed.is_none() && given.kind() <= Kind::Write);
+        }
     }
 }
 

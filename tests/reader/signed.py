@@ -2,6 +2,7 @@
 
 import base64
 from collections import namedtuple
+from types import SimpleNamespace
 
 import nacl.bindings as sodium
 from block import CHARTER, COMMIT, Block
@@ -31,8 +32,18 @@ class Link:
             raise Refused("the link: mistyped") from None
         need(base64.b32encode(raw).decode().rstrip("=").lower() == body, "the link: mistyped")
         need(derive("link checksum", kind.encode() + b":", raw[:-4])[:4] == raw[-4:], "the link: mistyped")
-        fields = Cursor(raw[:-4], "the link")
-        fields.format()
+        need(raw[:1] == b"\1", "the link: another format")
+        self.read(kind, raw[1:-4])
+
+    @classmethod
+    def of(cls, kind, payload):
+        """What a link of a kind carries."""
+        link = cls.__new__(cls)
+        link.read(kind, payload)
+        return link
+
+    def read(self, kind, payload):
+        fields = Cursor(payload, "the link")
         public = lambda: sodium.crypto_sign_seed_keypair(fields.id())[0]
         self.admin = fields.id() if kind != "admin" else None
         self.key = fields.id() if kind in ("mirror", "block", "read") else None
@@ -43,13 +54,26 @@ class Link:
         self.one = (fields.id(), fields.int(2), fields.take(16), fields.int(4), fields.id()) if kind == "block" else None
         need(not self.one or self.one[1] != 0xFFFF, "the link: of no block")
         self.counter, self.seq = fields.varint(), fields.varint()
+        rotated = fields.at < len(fields.data)
+        older = [fields.id() for _ in range(fields.varint())] if rotated else []
+        need(not rotated or 0 < len(older) <= 64, "the link: an impossible number of rotations")
         fields.done()
         need(self.counter < 1 << 32 and self.seq < 1 << 63, "the link: numbers that are too large")
         usable = sodium.crypto_core_ed25519_is_valid_point
         need(usable(self.admin) and usable(self.key), "the link: a key under which anybody signs")
         self.secret = None if kind in ("mirror", "block") else secret
-        self.record_key = secret if self.secret is None else kdf(secret, "record")
+        # Of all generations, the first one first.
+        self.generations = [*older, secret]
+        self.record_keys = [kdf(each, "record") if self.secret else each for each in self.generations]
+        self.record_key = self.record_keys[-1]
         self.database = blake3(b"kilofs database 1" + self.admin).digest()
+
+
+    def secrets(self, epoch):
+        """Epochs with their read secrets, the latest first; of block 65535 all."""
+        epoch = len(self.generations) - 1 if epoch is None else epoch
+        need(epoch < len(self.generations), f"epoch {epoch}: the link has no keys of it")
+        return list(enumerate(self.generations))[epoch::-1]
 
 
 def item_value(key, item, what):
@@ -75,7 +99,12 @@ class Record:
         self.versions = [slot for slot in slots if slot != (bytes(20), Place(0, 0), bytes(32))]
         need(slots[: len(self.versions)] == self.versions, f"{what}: a gap between versions")
         need(len({infohash for infohash, *_ in self.versions}) == len(self.versions), f"{what}: a version twice")
-        self.counter, self.charter, signature = fields.int(4), fields.id(), fields.take(64)
+        policy = fields.int(4), fields.id(), fields.take(64)
+        self.policy(link, fields, blocks, *policy)
+
+    def policy(self, link, fields, blocks, counter, charter, signature):
+        """What comes last, in a record and in a lifeline that moved: modes, and zeros."""
+        what, self.counter, self.charter = fields.what, counter, charter
         modes = fields.take((blocks + 3) // 4)
         self.modes = [modes[block // 4] >> block % 4 * 2 & 3 for block in range(4 * len(modes))]
         padding = self.modes[blocks:] + list(fields.take(len(fields.data) - fields.at))
@@ -85,19 +114,54 @@ class Record:
         self.rank = self.counter, bytes(255 - byte for byte in derive("policy hash", policy))
 
 
+class Moved(Record):
+    """A lifeline from after a rotation; `policy` is that in force where the link has the keys since, else none."""
+
+    def __init__(self, link, fields):
+        self.versions, self.generation, what = [], fields.int(4), fields.what
+        fields.take(20 + 32)
+        need(0 < self.generation <= 64, f"{what}: an impossible number of rotations")
+        sealed = fields.take(len(fields.data) - fields.at)
+        self.known = self.generation < len(link.record_keys)
+        if self.known:
+            key = kdf(link.record_keys[self.generation], "record seal")
+            inner = Cursor(unseal(key, sealed, b"kilofs record 1", f"the policy of {what}"), what)
+            policy = inner.int(4), inner.id(), inner.take(64)
+            blocks = inner.int(2)
+            need(1 <= blocks <= 2168, f"{what}: an impossible number of blocks")
+            self.policy(link, inner, blocks, *policy)
+
+
 def open_lifeline(link, item):
-    lifeline = Record(link, item_value(link.admin, item, "the lifeline"), "the lifeline")
-    need(item["seq"] == lifeline.counter and not lifeline.versions, "the lifeline: not as an admin makes it")
+    what = "the lifeline"
+    value = item_value(link.admin, item, what)
+    need(len(value) == 995, f"{what}: not 995 bytes")
+    # Under the first record key for ever: who has any link reads whether the database moved.
+    first = SimpleNamespace(**{**vars(link), "record_key": link.record_keys[0]})
+    fields = Cursor(unseal(kdf(first.record_key, "record seal"), value, b"kilofs record 1", what), what)
+    if fields.data[:1] == b"\2":
+        fields.take(1)
+        lifeline = Moved(link, fields)
+    else:
+        lifeline = Record(first, value, what)
+        lifeline.generation, lifeline.known = 0, True
+    right = not lifeline.known or item["seq"] == lifeline.counter
+    need(right and not lifeline.versions, f"{what}: not as an admin makes it")
     return lifeline
 
 
 def in_force(link, items):
     """The record, with the policy in force: its own, or that of the lifeline."""
-    record = Record(link, item_value(link.key, items["record"], "the record"), "the record")
+    value = items["record"] and item_value(link.key, items["record"], "the record")
+    lifeline = items["lifeline"] and open_lifeline(link, items["lifeline"])
+    moved = lifeline.generation - len(link.generations) + 1 if lifeline else 0
+    need(moved <= 0, "the link: the database has moved to new keys since it was made; ask for a new link")
+    need(value, "the record: not found")
+    record = Record(link, value, "the record")
     seq = items["record"]["seq"]
     need(seq >= link.seq, f"the record: number {seq} is older than the link")
-    if items["lifeline"]:
-        lifeline = open_lifeline(link, items["lifeline"])
+    if lifeline:
+        need(moved == 0, "the lifeline: from before the last change of keys that the link knows of")
         if lifeline.rank > record.rank:
             record.counter, record.charter, record.modes = lifeline.counter, lifeline.charter, lifeline.modes
     need(record.counter >= link.counter, f"the policy: number {record.counter} is older than the link")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from block import CHARTER, COMMIT, NODE, Block
 from blake3 import blake3
 from fields import Cursor, Place, Refused, need
+from rotation import Announcement
 from signed import Link, Record, item_value, open_lifeline, read_charter, read_commit, read_entry
 
 MODES = {"rw": 0, "ro": 1, "owner": 2, "append": 3}
@@ -25,11 +26,14 @@ def raw(inputs, name):
 
 def link_of(inputs):
     admin = raw(inputs, "admin")
+    # Of several, the number of each is the epoch that it seals.
+    secrets = list(enumerate(raw(inputs, name) for name in inputs if name.startswith("read secret")))
     return SimpleNamespace(
         admin=admin,
         database=blake3(b"kilofs database 1" + admin).digest() if admin else raw(inputs, "database"),
         record_key=raw(inputs, "record key"),
-        secret=raw(inputs, "read secret"),
+        record_keys=[raw(inputs, name) for name in inputs if name.startswith("record key")],
+        secrets=lambda epoch: secrets[epoch::-1] if len(secrets) > 1 else [(epoch, secrets[0][1])],
     )
 
 
@@ -45,6 +49,8 @@ def link(inputs, out):
         return  # That it was taken is said elsewhere.
     found = (read.database, read.admin, read.key, read.record_key, read.secret)
     names = ("database", "admin public", "database public", "record key", "read secret")
+    older = [each.hex() for each in read.generations[:-1]]
+    need(older == out.get("older", "").split(), "keys of earlier generations")
     need([each.hex() if each else "none" for each in found] == [out.get(name) for name in names], "keys")
     need((str(read.counter), str(read.seq)) == (out["policy counter"], out["seq"]), "counters")
 
@@ -60,7 +66,9 @@ def record(inputs, out):
 def lifeline(inputs, out):
     link = link_of(inputs)
     need(raw(inputs, "key") == link.admin, "the lifeline: under another key")
-    open_lifeline(link, item_of(inputs))
+    found = open_lifeline(link, item_of(inputs))
+    need(str(found.generation) == out.get("generation", "0"), "the generation")
+    need(found.known == ("policy" in out), "the policy")
 
 
 def item(inputs, out):
@@ -114,7 +122,21 @@ def opened(inputs, out):
     need(out["expect"] != "accepted" or found == wanted, "another content")
 
 
-KINDS = {each.__name__: each for each in (link, record, lifeline, item, charter, commit, entry, seal)}
+def announcement(inputs, out):
+    found = Announcement(raw(inputs, "bytes"))
+    kind, keys = found.keys(raw(inputs, "device"))
+    keys = Link.of(kind, keys)
+    need((kind, keys.database) == (out["kind"], found.database), "the new keys: another database's")
+    need(len(keys.generations) - 1 == found.generation == int(out["generation"]), "the generation")
+    need(found.digest.hex() == out["digest"], "the digest")
+    need([each.hex() for each in keys.generations[:-1]] == out["older"].split(), "keys of earlier generations")
+    need(keys.record_key.hex() == out["record key"], "the record key")
+    if keys.secret:
+        policy, charter = found.terms(keys.secret)
+        need((policy.hex(), 0 in charter.blocks) == (out["policy"], True), "the terms")
+
+
+KINDS = {each.__name__: each for each in (announcement, link, record, lifeline, item, charter, commit, entry, seal)}
 KINDS["open"] = opened
 
 

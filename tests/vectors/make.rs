@@ -1,7 +1,7 @@
 //! What the vectors are made from: the good ones here, the others in `hostile.rs`. Nothing in it is random.
 
 use crate::format::{Builder, Lines};
-use crate::{hostile, independent, neighbours, opened, secrets};
+use crate::{hostile, independent, neighbours, opened, rotated, secrets};
 use kilofs::base::{
     Birth, BlockNumber, DatabaseId, DeviceId, Id, InfoHash, Locator, Place, SessionId, Signature,
 };
@@ -37,7 +37,7 @@ pub fn bad(kind: &'static str, name: &'static str, note: &'static str, inputs: B
 pub fn all() -> Vec<Made> {
     let parts =
         [records(), policies(), items(), charters(), entries(), commits(), links(), keyrings(), sealed()];
-    let others = [hostile::all(), secrets::all(), neighbours::all(), opened::all()];
+    let others = [hostile::all(), secrets::all(), neighbours::all(), opened::all(), rotated::all()];
     parts.into_iter().chain(others).flatten().collect()
 }
 

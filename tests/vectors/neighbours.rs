@@ -7,9 +7,9 @@ use crate::make::{Made, READ_SECRET, RECORD_KEY, admin, bad, database, good, ite
 use kilofs::base::{InfoHash, PieceIndex, PieceLength, PublicKey, Signature};
 use kilofs::crypt::channel::{Dialer, Greeting, answer_with};
 use kilofs::crypt::log_key::LogKey;
-use kilofs::crypt::{AdminKey, DatabaseKey, LocalKind, RecordKey, Secret, database_id};
+use kilofs::crypt::{AdminKey, DatabaseKey, LocalKind, RecordKey, Secret};
 use kilofs::net::gossip::{Delta, Message, News, Pieces, Run};
-use kilofs::record::{Mode, Policy, SignedItem, open_lifeline};
+use kilofs::record::{Mode, Policy, SignedItem};
 
 pub fn all() -> Vec<Made> {
     [lifelines(), channels(), messages(), asks(), own()].into_iter().flatten().collect()
@@ -191,12 +191,7 @@ pub fn lifeline(inputs: &Lines) -> Builder {
         value: bytes(inputs, "value"),
         signature: Signature(array(inputs, "signature")),
     };
-    let (admin, key) = (PublicKey(array(inputs, "admin")), Secret::new(array(inputs, "record key")));
-    let said = open_lifeline(&item, &admin, &[RecordKey::new(key)], &database_id(&admin));
-    match said.and_then(|lifeline| lifeline.policy) {
-        Some(policy) => accepted().hex("policy", &policy.encode()),
-        None => refused("lifeline"),
-    }
+    crate::rotated::lifeline(inputs, &item)
 }
 
 /// The program on both sides: each makes its own greeting, which must be the vector's where nothing was changed, takes

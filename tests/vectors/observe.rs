@@ -16,9 +16,26 @@ use std::fmt::Debug;
 use zeroize::Zeroizing;
 
 /// The folders.
-pub const KINDS: [&str; 18] = [
-    "channel", "charter", "commit", "content", "derive", "entry", "invite", "item", "keyring", "lifeline",
-    "link", "message", "open", "own", "policy", "record", "recovery", "seal",
+pub const KINDS: [&str; 19] = [
+    "announcement",
+    "channel",
+    "charter",
+    "commit",
+    "content",
+    "derive",
+    "entry",
+    "invite",
+    "item",
+    "keyring",
+    "lifeline",
+    "link",
+    "message",
+    "open",
+    "own",
+    "policy",
+    "record",
+    "recovery",
+    "seal",
 ];
 
 pub fn observe(kind: &str, inputs: &Lines) -> Lines {
@@ -32,6 +49,7 @@ pub fn observe(kind: &str, inputs: &Lines) -> Lines {
         "item" => item(inputs),
         "invite" => invitation(inputs),
         "keyring" => ring(inputs),
+        "announcement" => crate::rotated::observe(inputs),
         "lifeline" => neighbours::lifeline(inputs),
         "link" => capability(inputs),
         "message" => neighbours::message(inputs),
@@ -292,7 +310,7 @@ fn root_of_all(inputs: &Lines) -> Builder {
     }
 }
 
-fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
+pub fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
     let secret =
         |secret: &Option<Secret>| secret.as_ref().map_or("none".to_owned(), |s| HEXLOWER.encode(s.expose()));
     let out = match &capability.one_block {
@@ -307,7 +325,8 @@ fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
                 .hex("catalogue commitment", &catalogue.0)
         }
     };
-    out.text("kind", capability.kind())
+    let out = out
+        .text("kind", capability.kind())
         .text("database", capability.database_id())
         .text("admin public", capability.admin_public)
         .text("database public", capability.database_public)
@@ -316,7 +335,9 @@ fn describe_capability(out: Builder, capability: &link::Capability) -> Builder {
         .text("database seed", secret(&capability.database_seed))
         .text("admin seed", secret(&capability.admin_seed))
         .text("policy counter", capability.policy_counter)
-        .text("seq", capability.seq)
+        .text("seq", capability.seq);
+    let older: Vec<String> = capability.older.iter().map(|key| HEXLOWER.encode(key.expose())).collect();
+    if older.is_empty() { out } else { out.text("older", older.join(" ")) }
 }
 
 fn ring(inputs: &Lines) -> Builder {

@@ -73,7 +73,11 @@ pub fn observe(inputs: &Lines) -> Builder {
     let secret = Secret::new(array(inputs, "read secret"));
     let (database, birth) = (DatabaseId(array(inputs, "database")), Birth(array(inputs, "birth")));
     let block = BlockNumber(number(inputs, "block"));
-    let keys = SealKeys::for_block(&secret, database, block, &birth, number(inputs, "epoch"));
+    let epoch = number(inputs, "epoch");
+    let keys = match crate::rotated::secrets(inputs, epoch) {
+        None => SealKeys::for_block(&secret, database, block, &birth, epoch),
+        Some(secrets) => SealKeys::of_generations(&secrets, database, block, &birth).unwrap(),
+    };
     let (id, sealed) = (Id(array(inputs, "id")), bytes(inputs, "sealed"));
     let opened: Result<Vec<(&str, Vec<u8>)>, Tampered> = match get(inputs, "kind") {
         "chunk" => keys

@@ -1,0 +1,7 @@
+//! Fuzzes what `harness::lifeline` reads.
+#![no_main]
+
+#[path = "../harness.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| harness::read("lifeline", data));
