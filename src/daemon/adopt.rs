@@ -287,8 +287,7 @@ impl Core {
         let head = tree.flush()?;
         let mut inner = self.inner();
         let State { policy, charter, .. } = &ours.state;
-        let across = policy.supersedes(&inner.state.policy);
-        if across {
+        if policy.supersedes(&inner.state.policy) {
             (inner.state.policy, inner.state.charter) = (policy.clone(), charter.clone());
             limit(tree, charter);
             self.say_what_is_closed(&inner);
@@ -325,9 +324,6 @@ impl Core {
         self.keep_arrived(&mut inner, arrived, image);
         self.save(&inner)?;
         drop(inner);
-        if across {
-            self.note_in_force(policy, charter)?;
-        }
         self.say_taken(arrived, &relation, &changes);
         let outcome = if !plan.is_sound() || relation.broken {
             Fetched::Refused

@@ -76,10 +76,7 @@ fn each_change_is_found_missing_and_made_again() {
         }),
         edit(&|terms| terms.charter.members = Members::Listed([device(OWN), device(2)].into())),
     ];
-    let rival = edit(&|terms| {
-        block(terms, 3, "rival", Mode::ReadWrite, 10);
-        terms.charter.members = Members::Listed([device(OWN), device(3), device(4)].into());
-    });
+    let rival = edit(&|terms| block(terms, 3, "rival", Mode::ReadWrite, 10));
     for after in &all {
         let items = between(&before, after);
         assert_eq!(items.len(), 1, "{items:?}");

@@ -4,8 +4,9 @@
 use super::core::Core;
 use super::drive::Driver;
 use crate::base::Id;
-use crate::record::{Record, VersionRef};
+use crate::record::{Commit, Record, VersionRef};
 use crate::sync::{Heard, Input, Machine, Role, Timing};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -85,7 +86,8 @@ pub(super) fn first_machine(core: &Core) -> Machine {
     // What was made under the keys before the last rotation is no version of the record under these.
     let outdated = |head: &VersionRef| {
         let commit = inner.versions.get(&head.infohash).and_then(|version| version.commit.as_ref());
-        commit.is_none_or(|commit| commit.policy_counter < inner.state.policy.counter)
+        let earlier = |commit: &Arc<Commit>| commit.policy_counter < inner.state.policy.counter;
+        core.awaits_terms(&inner) || commit.is_none_or(earlier)
     };
     let moved = accepted.is_none() && core.keys.generation() > 0;
     let head = head.filter(|head| !moved || !outdated(head));

@@ -2,12 +2,13 @@
 //! it is there the device has moved, and whoever opens the keyring finds the new keys in it. Whatever was interrupted after that is
 //! done at the next start.
 
-use super::core::Core;
+use super::borders::borders;
+use super::core::{Core, Inner};
 use super::error::EngineError;
 use super::genesis::charter_id;
 use super::home::DatabasePaths;
 use super::keys::Keys;
-use crate::base::{DatabaseId, Malformed, PublicKey, Reader, Writer};
+use crate::base::{BlockNumber, DatabaseId, Malformed, PublicKey, Reader, Writer};
 use crate::crypt::keyring::Keyring;
 use crate::crypt::keys::{AdminKey, DeviceKey};
 use crate::crypt::link::Capability;
@@ -276,6 +277,13 @@ impl Core {
         if !policy.supersedes(&self.inner().state.policy) {
             return Ok(Changes::default());
         }
+        if self.has_content() && !borders(&self.inner().state.charter, &charter).is_empty() {
+            // What is here goes behind it together with the first version from there, as it was sealed when the border moved.
+            tracing::info!(
+                "a border between blocks moved before the keys did: the new policy comes with the next version"
+            );
+            return Ok(Changes::default());
+        }
         let changes = self.enact(policy, charter, &BTreeSet::new())?;
         let mut inner = self.inner();
         // Who changed nothing has nothing to tell: the one who rotated publishes, not everybody at once.
@@ -288,6 +296,16 @@ impl Core {
         }
         self.save(&inner)?;
         Ok(changes)
+    }
+
+    fn has_content(&self) -> bool {
+        self.inner().state.roots.values().any(Option::is_some)
+    }
+
+    /// The keys are here and the terms that go with them are not in force yet: nothing can be published.
+    pub(super) fn awaits_terms(&self, inner: &Inner) -> bool {
+        let epoch = inner.state.charter.blocks.get(&BlockNumber::ROOT).map_or(0, |root| root.epoch);
+        self.tree.is_some() && epoch < self.keys.generation()
     }
 
     fn terms_of(&self, announced: &Announced) -> Option<(Policy, Charter)> {

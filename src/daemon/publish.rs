@@ -48,7 +48,7 @@ impl Core {
         let mut inner = self.inner();
         inner.waits = whole.waits;
         self.install(&mut inner, head);
-        if inner.state.policy.counter == 0 {
+        if inner.state.policy.counter == 0 || self.awaits_terms(&inner) {
             return Err(EngineError::NoPolicyYet);
         }
         let keys = self.keys.catalogue.as_ref().ok_or(EngineError::Capability("mirror"))?;

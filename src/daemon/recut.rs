@@ -13,7 +13,7 @@ use super::take::{Arrived, Plan, Taken};
 use crate::base::{BlockNumber, Id};
 use crate::image::{Draft, Image};
 use crate::map::Root;
-use crate::record::{BlockCharter, Charter, Commit, Floor, Policy, next_floor};
+use crate::record::{Charter, Commit, Floor, Policy, next_floor};
 use crate::sync::Fetched;
 use crate::tree::UNWRITTEN_MAX;
 use crate::tree::recut::{Bench, Part, RecutError};
@@ -56,6 +56,15 @@ pub(super) struct Across {
     pub(super) policy: Policy,
     pub(super) charter: Charter,
     borders: Vec<Border>,
+}
+
+/// A charter with the epoch of another one. Where the database moved to new keys after a border did, both sides of that lie
+/// under the keys from before: what is brought behind it is compared with what is there.
+fn as_sealed_here(here: &Charter, charter: &Charter) -> Charter {
+    let mut charter = charter.clone();
+    let epoch = here.blocks.get(&BlockNumber::ROOT).map_or(0, |root| root.epoch);
+    charter.blocks.values_mut().for_each(|block| block.epoch = epoch);
+    charter
 }
 
 impl Core {
@@ -186,14 +195,8 @@ impl Core {
         let Some(charter) = self.open_charter(&arrived.image, &arrived.commit, &policy.charter) else {
             return Ok(None);
         };
-        let borders = borders(&state.charter, &charter);
-        let rekeyed = |(number, block): (&BlockNumber, &BlockCharter)| {
-            let before = state.charter.blocks.get(number).filter(|before| before.birth == block.birth);
-            before.is_some_and(|before| before.epoch != block.epoch)
-        };
-        // Under other keys nothing can be held against what was here before.
+        let borders = borders(&state.charter, &as_sealed_here(&state.charter, &charter));
         if borders.is_empty()
-            || charter.blocks.iter().any(rekeyed)
             || state.roots.values().all(Option::is_none)
             || charter_id(keys, &charter) != policy.charter
         {
@@ -223,6 +226,7 @@ impl Core {
                     policy.counter,
                     across.charter.blocks.len()
                 );
+                self.note_in_force(policy, &across.charter)?;
                 return Ok(Some(taken));
             }
         }

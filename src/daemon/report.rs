@@ -19,6 +19,10 @@ const LITTLE_BYTES: u64 = 8 << 20;
 pub(super) const LEFT_OUT: &str = "this device was left out when the database moved to new keys: what is here stays readable, nothing newer comes, \
      and what is changed here reaches nobody; ask the admin for a new link";
 
+/// The same where the admin key is at hand, as after joining with a recovery sheet from before: it opens the new keys too.
+const LEFT_OUT_WITH_ADMIN_KEY: &str = "this device was left out when the database moved to new keys, and holds the admin key, which opens them: unmount it and mount \
+     it again, and it follows";
+
 /// What a capability is called.
 pub fn kind_name(kind: Kind) -> &'static str {
     kind.name()
@@ -197,7 +201,8 @@ fn full_in_words(core: &Core) -> Option<String> {
 
 fn moved_warnings(core: &Core, ahead: bool) -> Option<String> {
     let waiting = "the database moved to new keys, and nobody was found yet who passes them on";
-    ahead.then(|| if core.left_out().is_some() { LEFT_OUT.into() } else { waiting.into() })
+    let left_out = if core.keys.kind == Kind::Admin { LEFT_OUT_WITH_ADMIN_KEY } else { LEFT_OUT };
+    ahead.then(|| if core.left_out().is_some() { left_out.into() } else { waiting.into() })
 }
 
 fn warnings(

@@ -25,6 +25,7 @@ mod leaks;
 mod many;
 mod mirror;
 mod modes;
+mod moved_border;
 mod names;
 mod near;
 mod policies_random;

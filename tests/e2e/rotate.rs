@@ -291,7 +291,7 @@ fn a_recovery_sheet_leads_to_the_keys_of_today() {
     c.join(text.lines().find(|line| line.starts_with("kilofs:recovery:")).unwrap());
     c.mount();
     // An engine has no admin key: it can only say that there is more.
-    wait_until("it is known that the database moved", || warned(&c, "left out"));
+    wait_until("it is known that the database moved", || warned(&c, "unmount it and mount it again"));
     c.umount();
     c.mount();
     c.awaits("after", b"after");
