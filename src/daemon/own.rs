@@ -329,8 +329,10 @@ impl Core {
 }
 
 impl Driver {
-    /// Where a policy of another admin device's has come that leaves out what this one's said, it is said again.
-    pub(super) async fn make_again(self: &Arc<Self>) -> Result<(), EngineError> {
+    /// Tells the kernel of what was taken; and where that brought a policy of another admin device's which leaves out what this
+    /// one's said, it is said again.
+    pub(super) async fn make_again(self: &Arc<Self>, taken: Changes) -> Result<(), EngineError> {
+        self.notify(taken);
         if self.core.keys.admin.is_none() {
             return Ok(());
         }

@@ -58,8 +58,7 @@ impl Driver {
         let policy = policy.unwrap_or_else(|| self.core.inner().state.policy.clone());
         let policy = self.core.highest_policy(policy);
         let Taken { outcome, changes } = self.take(version, image, policy).await?;
-        self.notify(changes);
-        self.make_again().await?;
+        self.make_again(changes).await?;
         self.complete_soon();
         self.fetch_pinned();
         self.tell_what_is_kept(net, None);
