@@ -19,6 +19,13 @@ pub enum Item {
     Plain(Which),
     /// A block got a mode, or an owner.
     Rules(Rules),
+    /// Who can open a block changed, or it was private from the start.
+    Private {
+        /// The block.
+        which: Which,
+        /// Names who can; none where everybody can who reads the database.
+        who: Option<String>,
+    },
     /// A block got a quota, or lost it.
     Quota(Which, Limits),
     /// Who may write was listed, or the list changed.
@@ -169,10 +176,17 @@ pub fn changes(
         let rules = Rules::of(next_policy, *number, block);
         let limits = Limits::of(&block.quota);
         match rules.which.alive(charter) {
+            // It is not made again as one that everybody opens.
+            None if block.private.is_some() => {
+                items.push(Item::Private { which: rules.which, who: who_opens(block) });
+            }
             None => items.push(Item::Block(rules, limits)),
             Some(known) => {
                 if Rules::of(policy, known, &charter.blocks[&known]) != rules {
                     items.push(Item::Rules(rules.clone()));
+                }
+                if who_opens(&charter.blocks[&known]) != who_opens(block) {
+                    items.push(Item::Private { which: rules.which.clone(), who: who_opens(block) });
                 }
                 if charter.blocks[&known].quota != block.quota {
                     items.push(Item::Quota(rules.which, limits));
@@ -224,7 +238,11 @@ pub fn fold(items: &mut Vec<Item>, item: Item) {
             }
             items.retain(|known| !matches!(known, Item::Quota(known, _) if known == which));
         }
+        Item::Private { which, .. } => {
+            items.retain(|known| !matches!(known, Item::Private { which: one, .. } if one == which));
+        }
         Item::Plain(which) => items.retain(|known| match known {
+            Item::Private { which: known, .. } => known.birth != which.birth,
             Item::Block(rules, _) | Item::Rules(rules) => rules.which.birth != which.birth,
             Item::Quota(known, _) => known.birth != which.birth,
             _ => true,
@@ -251,6 +269,9 @@ impl Item {
             Item::Block(rules, limits) => {
                 let quota = rules.which.find(charter).map(|number| charter.blocks[&number].quota);
                 rules.hold(policy, charter) && quota == Some(limits.quota())
+            }
+            Item::Private { which, who } => {
+                which.alive(charter).is_some_and(|number| who_opens(&charter.blocks[&number]) == *who)
             }
             Item::Plain(which) => which.alive(charter).is_none(),
             Item::Rules(rules) => rules.hold(policy, charter),
@@ -286,6 +307,12 @@ impl Item {
                     None => new_block(terms, rules)?,
                 };
                 set_quota(terms, number, *limits);
+            }
+            Item::Private { which, .. } => {
+                return Err(Failure::failed(format!(
+                    "who can open {} is said again by hand, with `kilofs block`",
+                    which.shown()
+                )));
             }
             Item::Plain(which) => {
                 let Some(number) = which.alive(&terms.charter) else { return Ok(()) };
@@ -326,6 +353,7 @@ impl Item {
     pub fn in_words(&self) -> String {
         match self {
             Item::Block(rules, _) => format!("{} is a block, {}", rules.which.shown(), rules.in_words()),
+            Item::Private { which, .. } => format!("{} is opened by whom it was said", which.shown()),
             Item::Plain(which) => format!("{} is no block", which.shown()),
             Item::Rules(rules) => format!("{} is {}", rules.which.shown(), rules.in_words()),
             Item::Quota(which, limits) => {
@@ -351,6 +379,10 @@ impl Item {
     }
 }
 
+fn who_opens(block: &BlockCharter) -> Option<String> {
+    block.private.as_ref().map(|private| blake3::hash(format!("{private:?}").as_bytes()).to_hex().to_string())
+}
+
 /// A block with a life of its own, at the lowest number that is free.
 fn new_block(terms: &mut Terms, rules: &Rules) -> Result<BlockNumber, Failure> {
     let mut numbers = (1..BLOCKS_MAX).filter_map(|number| u16::try_from(number).ok().map(BlockNumber));
@@ -370,6 +402,7 @@ fn new_block(terms: &mut Terms, rules: &Rules) -> Result<BlockNumber, Failure> {
         epoch: terms.epoch(),
         floor: Floor { counter: 0, root: None },
         quota: Quota::default(),
+        private: None,
     };
     terms.charter.blocks.insert(number, block);
     Ok(number)

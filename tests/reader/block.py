@@ -7,29 +7,22 @@ from fields import Cursor, Refused, kdf, need, number, unseal
 CHUNK, NODE, COMMIT, CHARTER = 1, 2, 3, 4
 
 
-<<<<<<< HEAD
 class Block:
     """The keys of a block, and what they open; `older` are those of earlier epochs."""
 
-    def __init__(self, image, link, block, birth=bytes(16), epoch=0, key=None):
-        self.image, self.number, self.older = image, block, []
+    def __init__(self, image, link, block, birth=bytes(16), epoch=None, key=None):
+        (epoch, secret), *before = link.secrets(epoch) if key is None else [(epoch or 0, None)]
+        of = lambda epoch, secret: kdf(secret, "block", link.database, number(block, 2), birth, number(epoch, 4))
+        self.image, self.number = image, block
+        self.older = [Block(image, link, block, birth, each[0], of(*each)) for each in before]
         place = link.database + number(block, 2)
         self.header = b"\1" + place + number(epoch, 4)
-        key = key or kdf(link.secret, "block", link.database, number(block, 2), birth, number(epoch, 4))
-=======
-class Epoch:
-    """The keys of a block in one epoch, and what they open."""
-
-    def __init__(self, image, link, block, birth, epoch, secret):
-        self.image = image
-        place = link.database + number(block, 2)
-        self.header = b"\1" + place + number(epoch, 4)
-        key = kdf(secret, "block", link.database, number(block, 2), birth, number(epoch, 4))
->>>>>>> dcfd217 (Two admin devices at once: what the policy that lost had changed is made again on top; links of one block after rotations; vectors, reader and fuzzing of rotations)
+        key = key or of(epoch, secret)
         self.cipher, self.nonce, self.id, boundary = (
             kdf(key, f"block {use}") for use in ("encryption", "nonce", "id", "boundary")
         )
-        self.boundary = boundary[:16]
+        # Where nodes end is for ever as it was at first.
+        self.boundary = self.older[-1].boundary if self.older else boundary[:16]
         self.commitment = kdf(key, "block commitment", link.database, number(block, 2), number(epoch, 4))
 
     def keyed(self, key, content, kind, level=0, data_id=0, index=0, places=b""):
@@ -68,32 +61,6 @@ class Epoch:
         plain = sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(sealed, None, expected[:24], self.cipher)[:-16]
         need(self.keyed(self.id, plain, CHUNK, 0, data_id, index) == expected, f"{what}: its id is another")
         return plain
-
-
-class Block:
-    """A block under the key of an epoch, and what those before it and this one open."""
-
-    def __init__(self, image, link, block, birth=bytes(16), epoch=None):
-        self.number = block
-        self.epochs = [Epoch(image, link, block, birth, *each) for each in link.secrets(epoch)]
-        self.commitment = self.epochs[0].commitment
-        # Where nodes end is for ever as it was at first.
-        self.boundary = self.epochs[-1].boundary
-
-    def any(self, read):
-        """What the first of the epochs reads that can."""
-        for epoch in self.epochs[:-1]:
-            try:
-                return read(epoch)
-            except Refused:
-                pass
-        return read(self.epochs[-1])
-
-    def open(self, *place, **level):
-        return self.any(lambda epoch: epoch.open(*place, **level))
-
-    def chunk(self, *place):
-        return self.any(lambda epoch: epoch.chunk(*place))
 
     def map(self, root, place, what):
         """All entries of a map: key, value, and place or None. Its shape must be the one that its keys ask for."""
