@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::context::Context;
 use super::device::DeviceText;
-use super::enact::{Admin, Terms};
+use super::enact::Admin;
 use super::output::{short, shown};
 use super::policy::which;
 use crate::base::{Birth, BlockNumber, DatabaseId, DeviceId};
@@ -11,6 +11,7 @@ use crate::crypt::keys::AdminKey;
 use crate::crypt::{KeyEnvelope, Life, PrivateKeys};
 use crate::daemon::control::{Failure, FailureKind};
 use crate::daemon::home::Name;
+use crate::daemon::terms::Terms;
 use crate::record::{BlockCharter, LINKS_MAX, Mode, Private, READERS_MAX};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
