@@ -126,6 +126,9 @@ fn a_full_disk_is_told_while_something_can_still_be_done() {
     let world = World::new();
     let _disk = SmallDisk::at(world.place("a"), 48 << 20).expect("these tests are run as root");
     let a = world.creator("a");
+    // What a kept version shows would stay on the disk.
+    a.umount();
+    a.mount_with(&["--offline"]);
     // Nobody syncs: programs believe what write and close say.
     let error = std::fs::write(a.path("large"), Dice::new(1).bytes(60 << 20)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
