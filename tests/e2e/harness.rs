@@ -18,11 +18,12 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_kilofs");
 pub const NAME: &str = "shared";
 const NODES: u16 = 8;
 
-/// Consecutive UDP ports that are free now; no two callers of one process get the same.
+/// Consecutive UDP ports that are free now; no two callers of one process get the same. They lie below those that the
+/// kernel gives to engines that take any (32768 and above), so none is taken before it is used.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let spread = u16::try_from(std::process::id() % 20_000).unwrap();
-    _ = NEXT.compare_exchange(0, 20_000 + spread, Ordering::SeqCst, Ordering::SeqCst);
+    let spread = u16::try_from(std::process::id() % 12_000).unwrap();
+    _ = NEXT.compare_exchange(0, 17_000 + spread, Ordering::SeqCst, Ordering::SeqCst);
     for _ in 0..500 {
         let first = NEXT.fetch_add(count, Ordering::SeqCst);
         let bound: Vec<_> = (first..first + count).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
