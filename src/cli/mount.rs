@@ -167,7 +167,10 @@ pub fn ensure_idle(context: &Context, name: &Name) -> Outcome {
         match client::ask(&paths.socket, &Request::Status, RUNNING_DEADLINE) {
             Asked::Answered(Ok(answer)) => break answer,
             // One that was killed still has its socket for a moment.
-            Asked::Answered(Err(failure)) if failure.kind == FailureKind::Failed && Instant::now() < end => {
+            Asked::Answered(Err(failure))
+                if matches!(failure.kind, FailureKind::Failed | FailureKind::Ended)
+                    && Instant::now() < end =>
+            {
                 std::thread::sleep(ENDING_PAUSE);
             }
             Asked::Answered(Err(failure)) => return Err(failure),

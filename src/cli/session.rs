@@ -3,7 +3,7 @@
 use super::context::Context;
 use crate::crypt::keyring::Keyring;
 use crate::daemon::client::{self, Asked};
-use crate::daemon::control::{Failure, Reply, Request};
+use crate::daemon::control::{Failure, FailureKind, Reply, Request};
 use crate::daemon::engine::{self, Local};
 use crate::daemon::home::{DatabasePaths, Name};
 use crate::daemon::launch::{Launch, Role};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long an engine that holds a store may take to answer, and how often it is asked.
-const STARTING_PATIENCE: Duration = Duration::from_secs(5);
+const STARTING_PATIENCE: Duration = Duration::from_secs(15);
 const STARTING_PAUSE: Duration = Duration::from_millis(50);
 
 /// One command's line to one database.
@@ -59,10 +59,16 @@ impl<'a> Session<'a> {
     pub fn ask_within(&mut self, request: Request, deadline: Duration) -> Result<Value, Failure> {
         if self.local.is_none() {
             match client::ask(&self.paths.socket, &request, deadline) {
-                Asked::Answered(answer) => return answer,
-                Asked::NoEngine | Asked::Stale => match self.await_engine(&request, deadline) {
+                Asked::Answered(answer) if !is_to_be_asked_again(&request, &answer) => return answer,
+                Asked::Answered(_) | Asked::NoEngine | Asked::Stale => match self
+                    .await_engine(&request, deadline)
+                {
                     Some(answer) => return answer,
-                    None => self.local = Some(self.open()?),
+                    None => match self.open() {
+                        Ok(local) => self.local = Some(local),
+                        // An engine that started just now was faster.
+                        Err(failure) => return self.await_engine(&request, deadline).unwrap_or(Err(failure)),
+                    },
                 },
             }
         }
@@ -81,7 +87,9 @@ impl<'a> Session<'a> {
         let end = Instant::now() + STARTING_PATIENCE;
         while is_held(&self.paths.store) && Instant::now() < end {
             std::thread::sleep(STARTING_PAUSE);
-            if let Asked::Answered(answer) = client::ask(&self.paths.socket, request, deadline) {
+            if let Asked::Answered(answer) = client::ask(&self.paths.socket, request, deadline)
+                && !is_to_be_asked_again(request, &answer)
+            {
                 return Some(answer);
             }
         }
@@ -105,6 +113,11 @@ impl<'a> Session<'a> {
             role,
         })
     }
+}
+
+/// Whether an engine ended over a question that the store, or the next engine, can answer as well.
+pub fn is_to_be_asked_again(request: &Request, answer: &Result<Value, Failure>) -> bool {
+    request.only_looks() && answer.as_ref().is_err_and(|failure| failure.kind == FailureKind::Ended)
 }
 
 /// Whether another process holds a store.

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::context::Context;
 use super::output::{bytes, short, shown, span, table};
-use super::session::{ANSWER_DEADLINE, Session};
+use super::session::{ANSWER_DEADLINE, Session, is_to_be_asked_again};
 use super::view::{Now, age, counted, device};
 use crate::crypt::keyring;
 use crate::daemon::client::{self, Asked};
@@ -82,7 +82,9 @@ pub fn one_of_all(context: &Context, name: &Name) -> Value {
 
 fn look(context: &Context, name: &Name) -> Result<Value, Failure> {
     let paths = context.existing(name)?;
-    if let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, ANSWER_DEADLINE) {
+    if let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, ANSWER_DEADLINE)
+        && !is_to_be_asked_again(&Request::Status, &answer)
+    {
         return answer;
     }
     let cannot =

@@ -38,7 +38,11 @@ fn converse(stream: UnixStream, request: &Request, deadline: Duration) -> Result
             FailureKind::Unreachable,
             format!("the engine did not answer within {} s; its log may say why", deadline.as_secs()),
         ),
-        _ => Failure::failed(format!("the engine ended while it was asked: {error}; its log may say why")),
+        io::ErrorKind::InvalidData => Failure::failed(format!("the engine's answer is no answer: {error}")),
+        _ => Failure::new(
+            FailureKind::Ended,
+            format!("the engine ended while it was asked: {error}; its log may say why"),
+        ),
     })?;
     let reply = serde_json::from_slice(&line).map_err(|error| {
         Failure::failed(format!(
@@ -130,7 +134,7 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::Unreachable);
         let (_directory, socket) = engine(Some("{\"done\""));
         let Asked::Answered(Err(failure)) = ask(&socket, &Request::Status, DEADLINE) else { panic!() };
-        assert_eq!(failure.kind, FailureKind::Failed);
+        assert_eq!(failure.kind, FailureKind::Ended);
     }
 
     #[test]

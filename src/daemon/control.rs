@@ -107,6 +107,25 @@ pub enum Request {
     Repair,
 }
 
+impl Request {
+    /// Nothing changes by it: where an engine ended before it had answered, it may be asked for again.
+    pub fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Request::Status
+                | Request::Versions
+                | Request::Log { .. }
+                | Request::Difference { .. }
+                | Request::Policy
+                | Request::Holds { .. }
+                | Request::Devices
+                | Request::Lost
+                | Request::Members
+                | Request::Check
+        )
+    }
+}
+
 /// The state that a new policy is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ground {
@@ -186,6 +205,8 @@ pub enum FailureKind {
     WrongKey,
     /// The ground of an enactment has moved: make the policy anew.
     Moved,
+    /// The engine ended before it had answered: whether it did what it was asked is not known.
+    Ended,
 }
 
 impl Failure {
@@ -202,7 +223,7 @@ impl Failure {
     /// The exit code of a process that ends with it.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            FailureKind::Failed | FailureKind::Moved => 1,
+            FailureKind::Failed | FailureKind::Moved | FailureKind::Ended => 1,
             FailureKind::Usage => 2,
             FailureKind::Unreachable => 3,
             FailureKind::Refused => 4,

@@ -20,7 +20,7 @@ pub struct FileDisk {
 }
 
 /// How long a store's lock is waited for, and how often it is tried.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

@@ -1,11 +1,13 @@
 //! Many databases kept by one process.
 
-use super::harness::{Device, World};
+use super::harness::{Device, NAME, World};
 use super::process::{PATIENCE, run_within, wait_until};
 use super::prometheus;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
@@ -238,4 +240,26 @@ fn metrics_are_told_by_command_and_over_http() {
     assert!(one.keys().all(|key| key.ends_with(" one")));
     assert_eq!(mirror.kilofs(&["metrics", "nothing"]).code, Some(1));
     assert_eq!(mirror.kilofs(&["mirror", "one", "--metrics", "9"]).code, Some(2));
+}
+
+/// Whoever asks while an engine starts or ends is answered by it or from the store, and is not told that it is in use.
+#[test]
+fn who_asks_while_an_engine_starts_or_ends_is_answered() {
+    let world = World::new();
+    let a = world.creator("a");
+    let (ended, end) = (AtomicBool::new(false), Instant::now() + PATIENCE);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) && Instant::now() < end {
+                    assert_eq!(a.status()["name"], NAME);
+                }
+            });
+        }
+        for _ in 0..6 {
+            a.umount();
+            a.mount();
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
 }
