@@ -93,7 +93,9 @@ pub fn rotate(context: &Context, command: Rotate) -> Outcome {
     let members = admin.terms()?.charter.members;
     let mut recipients = BTreeMap::new();
     match &members {
-        Members::Listed(devices) => recipients.extend(devices.iter().map(|device| (*device, Kind::Write))),
+        // Who owns a block writes there without being on the list.
+        Members::Listed(devices) => recipients
+            .extend(known.writers().chain(devices.iter().copied()).map(|device| (device, Kind::Write))),
         Members::Open if command.keep_known => {
             recipients.extend(known.writers().map(|device| (device, Kind::Write)))
         }
@@ -109,7 +111,7 @@ pub fn rotate(context: &Context, command: Rotate) -> Outcome {
         Members::Open => {}
     }
     recipients.extend(known.recipients(&command.keep)?);
-    renew(context, &mut admin, name, recipients)
+    renew(context, &mut admin, name, recipients, &known)
 }
 
 fn list(context: &Context, name: &Name) -> Outcome {
@@ -124,7 +126,12 @@ fn list(context: &Context, name: &Name) -> Outcome {
             vec![
                 member.device.clone(),
                 role.into(),
-                member.time.map_or("nothing yet".into(), |time| format!("last change {}", moment(time))),
+                match (member.time, member.wrote) {
+                    (Some(time), _) => format!("last change {}", moment(time)),
+                    // It came merged into what others made.
+                    (None, true) => "changes at times not known here".into(),
+                    (None, false) => "nothing yet".into(),
+                },
                 if member.this { "this device".into() } else { String::new() },
             ]
         };
@@ -193,16 +200,18 @@ fn shut_out(admin: &mut Admin<'_>, devices: &[String]) -> Result<(Vec<DeviceId>,
 
 fn remove(context: &Context, name: &Name, devices: &[String], keep: &[String]) -> Outcome {
     let mut admin = Admin::open_whole(context, name, true)?;
-    let kept = Known::ask(&mut admin)?.recipients(keep)?;
-    let gone = Known::ask(&mut admin)?.named(devices)?;
+    let known = Known::ask(&mut admin)?;
+    let kept = known.recipients(keep)?;
+    let gone = known.named(devices)?;
     if let Some((device, _)) = kept.iter().find(|(device, _)| gone.contains(device)) {
         let message = format!("{device} cannot be removed and kept at once");
         return Err(Failure::new(FailureKind::Usage, message));
     }
     // First those who are online stop writing; then nobody who is left out reads what comes.
     let (_, remaining) = shut_out(&mut admin, devices)?;
-    let writers = remaining.into_iter().map(|device| (device, Kind::Write));
-    renew(context, &mut admin, name, writers.chain(kept).collect())
+    let owners = known.those(|member| member.owns).filter(|device| !gone.contains(device));
+    let writers = owners.chain(remaining).map(|device| (device, Kind::Write));
+    renew(context, &mut admin, name, writers.chain(kept).collect(), &known)
 }
 
 fn open(context: &Context, name: &Name) -> Outcome {
@@ -220,17 +229,23 @@ fn renew(
     admin: &mut Admin<'_>,
     name: &Name,
     mut recipients: BTreeMap<DeviceId, Kind>,
+    known: &Known,
 ) -> Outcome {
     recipients.insert(admin.own_device(), Kind::Write);
     let recipients: Vec<(DeviceId, Kind)> = recipients.into_iter().collect();
     let generation = admin.rotate(&recipients)?;
     let sync = Request::Sync { timeout_seconds: TELLING_SECONDS };
     let told = admin.session().ask_within(sync, Duration::from_secs_f64(TELLING_SECONDS + 5.0)).is_ok();
+    let left_out: Vec<_> = known
+        .those(|_| true)
+        .filter(|device| recipients.iter().all(|(kept, _)| kept != device))
+        .map(|device| device.to_string())
+        .collect();
     let kept: Vec<_> = recipients
         .iter()
         .map(|(device, kind)| json!({ "device": device.to_string(), "capability": kind.to_string() }))
         .collect();
-    let done = json!({ "generation": generation, "kept": kept, "told": told });
+    let done = json!({ "generation": generation, "kept": kept, "left_out": left_out, "told": told });
     context.output.result(&done, |_| {
         let mut text = format!(
             "{name} has new keys; {} device(s) were given them and follow by themselves, this one among them.\n\
@@ -238,6 +253,10 @@ fn renew(
              that were not named with --keep. Give them new links. What they had read before, they have.",
             recipients.len()
         );
+        if !left_out.is_empty() {
+            let short: Vec<_> = left_out.iter().map(|device| short(device)).collect();
+            text.push_str(&format!("\nOf the devices that are known here these were left out: {}.", short.join(", ")));
+        }
         if !told {
             text.push_str("\nThis could not be told yet; a mount, share or mirror of this device goes on trying.");
         }
@@ -257,11 +276,14 @@ impl Known {
         Ok(Known { own: admin.own_device(), devices })
     }
 
-    /// Those that have written and may.
+    /// Those that have written, or have a block of their own, and may.
     fn writers(&self) -> impl Iterator<Item = DeviceId> {
-        let writers =
-            self.devices.iter().filter(|member| member.writes && (member.time.is_some() || member.this));
-        writers.filter_map(|member| DeviceId::from_hex(&member.device))
+        self.those(|member| member.writes && (member.wrote || member.owns || member.this))
+    }
+
+    fn those(&self, are: impl Fn(&MemberSeen) -> bool) -> impl Iterator<Item = DeviceId> {
+        let those = self.devices.iter().filter(move |member| are(member));
+        those.filter_map(|member| DeviceId::from_hex(&member.device))
     }
 
     /// The devices that a person means.

@@ -91,7 +91,12 @@ pub struct MemberSeen {
     pub writes: bool,
     /// It is one of those that the charter lists.
     pub listed: bool,
-    /// When it made its newest commit that is known here, in seconds since 1970.
+    /// It has made commits or entries.
+    pub wrote: bool,
+    /// It has a block of its own.
+    pub owns: bool,
+    /// When it made its newest commit that was here itself, in seconds since 1970. Of others that are stood on it is not
+    /// known when they were made.
     pub time: Option<i64>,
     /// That commit.
     pub commit: Option<String>,

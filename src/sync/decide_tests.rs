@@ -125,3 +125,14 @@ fn who_only_reads_comes_back_to_what_stands_first() {
     let effects = machine.handle(Input::Fetched(version().infohash, Fetched::Current), 6, 0);
     assert_eq!((machine.head(), effects.as_slice()), (Some(&version()), &[][..]));
 }
+
+#[test]
+fn who_only_reads_has_nothing_to_publish_after_a_merge() {
+    let role = Role { publishes: false, keeps_all: false };
+    let mut machine = Machine::new(Timing::for_poll(POLL), role, None, None);
+    machine.handle(Input::Heard(record(7)), 1, 0);
+    machine.handle(Input::Fetched(version().infohash, Fetched::Merged), 2, 0);
+    assert!(machine.published_all() && !machine.awaits_quiet());
+    machine.handle(Input::Polled(Poll::Heard(vec![record(7)])), 3, 0);
+    assert!(machine.settled_since(0));
+}

@@ -312,8 +312,9 @@ impl Machine {
     }
 
     pub(super) fn changed(&mut self, now: Millis) {
+        // Who only reads merges, too, and tells nobody: nothing of that waits.
         let first = self.pending.map_or(now, |burst| burst.first);
-        self.pending = Some(Burst { first, last: now });
+        self.pending = self.role.publishes.then_some(Burst { first, last: now });
     }
 
     fn fetched(&mut self, infohash: InfoHash, outcome: Fetched, now: Millis, dice: u64) {
@@ -348,8 +349,7 @@ impl Machine {
             Fetched::Behind if self.role.publishes && is_first => {
                 self.unput.get_or_insert(now + jitter);
             }
-            Fetched::Merged => self.changed(now),
-            Fetched::Refused if self.role.publishes => self.changed(now),
+            Fetched::Merged | Fetched::Refused => self.changed(now),
             _ => {}
         }
         if outcome == Fetched::Current && !is_first {

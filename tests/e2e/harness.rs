@@ -1,7 +1,7 @@
 //! Devices on one machine: each a home and a mountpoint of its own, on a private DHT. Everything that is started is
 //! ended by its process id when the test ends, whichever way it ends.
 
-use super::process::{Done, PATIENCE, Service, run_within, wait_until};
+use super::process::{Done, LOOK, PATIENCE, Service, run_within, wait_until};
 use serde_json::Value;
 use std::io::Write;
 use std::net::UdpSocket;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::sleep;
+use std::time::Instant;
 use tempfile::TempDir;
 
 /// The binary under test.
@@ -360,14 +362,20 @@ fn kill(pid: u32) {
 /// Waits until devices hold the same content, all of it published.
 #[track_caller]
 pub fn await_agreement(devices: &[&Device]) -> String {
-    let mut root = String::new();
-    wait_until("all devices hold the same content", || {
+    let end = Instant::now() + PATIENCE;
+    loop {
         let statuses: Vec<Value> = devices.iter().map(|device| device.status()).collect();
-        root = statuses[0]["root"].as_str().unwrap_or_default().to_owned();
-        !root.is_empty()
-            && statuses.iter().all(|status| status["root"] == *root && status["published"] == true)
-    });
-    root
+        let root = statuses[0]["root"].as_str().unwrap_or_default();
+        let agree = |status: &Value| status["root"] == *root && status["published"] == true;
+        if !root.is_empty() && statuses.iter().all(agree) {
+            return root.to_owned();
+        }
+        assert!(
+            Instant::now() < end,
+            "not so within {PATIENCE:?}: all devices hold the same content: {statuses:#?}"
+        );
+        sleep(LOOK);
+    }
 }
 
 /// A small generator: the same bytes for the same seed on every machine (splitmix64).

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// A bound for what comes soon on an idle machine, wide enough for a busy one.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// How a command ended.
 #[derive(Debug)]

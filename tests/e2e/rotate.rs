@@ -44,7 +44,10 @@ fn only_members_write_once_they_are_listed() {
         let known = listed.as_array().unwrap().iter().find(|member| member["device"] == *id);
         known.unwrap_or_else(|| panic!("{id} in {listed}")).clone()
     };
-    assert!(made(&b)["time"].as_i64().is_some() && made(&c)["writes"] == true, "{listed}");
+    for device in [&b, &c] {
+        // When one of them wrote is known only where its own version came, and not merged into the other's.
+        assert!(made(device)["wrote"] == true && made(device)["writes"] == true, "{listed}");
+    }
     assert_eq!((&made(&a)["this"], &made(&a)["listed"]), (&Value::Bool(true), &Value::Bool(false)));
 
     // A prefix is enough for a device that is known.
@@ -110,6 +113,57 @@ fn edits_of_one_who_is_no_member_any_more_are_set_aside() {
     a.awaits("text", b"agreed");
 }
 
+/// A version is kept, and `large` comes out of it as it was when it was made.
+#[track_caller]
+fn gives_back_large(device: &Device, infohash: &Value) {
+    // Numbers move when a version comes in between.
+    for _ in 0..5 {
+        let kept = device.json(&["versions", NAME]);
+        let one = kept.as_array().unwrap().iter().find(|one| one["infohash"] == *infohash);
+        let one = one.unwrap_or_else(|| panic!("{infohash} is not kept: {kept}"));
+        let done = device.kilofs(&["restore", NAME, &one["version"].to_string(), "large", "--to", "old"]);
+        if done.code == Some(0) {
+            assert!(std::fs::read(device.path("old")).unwrap() == vec![9; 1 << 20], "{one}");
+            std::fs::remove_file(device.path("old")).unwrap();
+            return;
+        }
+    }
+    panic!("nothing can be had from version {infohash}");
+}
+
+/// What one device wrote came to the admin merged into another one's version: the admin has never had a version of it.
+#[test]
+fn who_is_known_by_what_others_stand_on_is_given_the_new_keys() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("text", b"a");
+    a.sync();
+    let (b, c) = (world.joined("b", &a, "write"), world.joined("c", &a, "write"));
+    for device in [&b, &c] {
+        device.awaits("text", b"a");
+    }
+    await_agreement(&[&a, &b, &c]);
+    a.umount();
+    b.write("from-b", b"b");
+    c.awaits("from-b", b"b");
+    c.write("from-c", b"c");
+    b.awaits("from-c", b"c");
+    await_agreement(&[&b, &c]);
+    b.umount();
+    a.mount();
+    a.awaits("from-c", b"c");
+    await_agreement(&[&a, &c]);
+    let done = a.json(&["rotate", NAME, "--keep-known"]);
+    let kept: Vec<_> = done["kept"].as_array().unwrap().iter().map(|one| &one["device"]).collect();
+    assert!(kept.contains(&&Value::from(id(&b))) && kept.len() == 3, "{done}");
+    assert_eq!(done["left_out"], Value::Array(Vec::new()), "{done}");
+    b.mount();
+    b.write("after", b"b follows");
+    a.awaits("after", b"b follows");
+    await_agreement(&[&a, &b, &c]);
+    assert_eq!(key(&a), key(&b));
+}
+
 /// The joint test: five devices and a mirror; one is away for all of it, one is removed.
 #[test]
 fn who_was_away_follows_and_who_was_removed_does_not() {
@@ -137,6 +191,7 @@ fn who_was_away_follows_and_who_was_removed_does_not() {
     a.sync();
     await_agreement(&all);
     let (old_key, link) = (key(&a), a.link("write"));
+    let agreed = a.json(&["versions", NAME])[0]["infohash"].clone();
     let ids = [&away, &removed, &reader, &mirror].map(id);
     away.umount();
     away.mount_with(&["--offline"]);
@@ -150,6 +205,8 @@ fn who_was_away_follows_and_who_was_removed_does_not() {
     wait_until("those who were given the keys have moved", || {
         [&a, &b, &reader, &mirror].iter().all(|device| key(device) != old_key)
     });
+    // What was agreed upon before the keys changed stays readable.
+    gives_back_large(&a, &agreed);
     b.write("secret", b"nobody else reads this");
     a.write("large", &vec![8; 1 << 20]);
     for device in [&a, &b, &reader] {
@@ -190,8 +247,12 @@ fn who_was_away_follows_and_who_was_removed_does_not() {
     for device in [&a, &b, &away, &reader] {
         let status = device.status();
         assert!(status["conflicts"].as_array().unwrap().is_empty(), "{status}");
-        assert!(status["warnings"].as_array().unwrap().is_empty(), "{status}");
     }
+    // Two records of one number are spoken of until the next one: whoever told the last of them is not waited for above.
+    wait_until("there is nothing to be told", || {
+        let quiet = |device: &&Device| device.status()["warnings"].as_array().unwrap().is_empty();
+        [&a, &b, &away, &reader].iter().all(quiet)
+    });
     assert!(!removed.path("unpublished").exists());
 
     // A new link gives all of it, what was written under the old keys too; and older versions are still readable.
@@ -204,12 +265,6 @@ fn who_was_away_follows_and_who_was_removed_does_not() {
     wait_until("the new one is a member", || late.status()["blocks"][0]["writable"] == true);
     late.write("from-late", b"late");
     a.awaits("from-late", b"late");
-    let old = (1..=5).any(|number| {
-        std::fs::read(a.path(&format!(".kilofs/versions/{number}/large")))
-            .is_ok_and(|found| found == vec![9; 1 << 20])
-    });
-    let kept = a.json(&["versions", NAME]);
-    assert!(old || kept.as_array().unwrap().iter().all(|one| one["in_record"] == true), "{kept}");
     a.ok(&["fsck", NAME]);
     late.ok(&["fsck", NAME]);
     mirror.end_mirror();
