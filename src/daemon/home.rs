@@ -198,7 +198,8 @@ impl Home {
 }
 
 fn private_directory(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]
@@ -213,6 +214,13 @@ mod tests {
         for good in ["notes", "a.b-c_1", &"x".repeat(64)] {
             assert!(Name::new(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn a_home_that_cannot_be_made_is_named() {
+        let name = Name::new("n").expect("a good name");
+        let error = Home::at(Path::new("/proc/none")).prepare(&name).expect_err("nothing is made there");
+        assert!(error.to_string().starts_with("/proc/none/"), "{error}");
     }
 
     #[test]
