@@ -109,6 +109,19 @@ impl World {
         device.mount();
         device
     }
+
+    /// Two devices that have both published: `text` by a, `from-b` by b, and both are there.
+    pub fn two_writers(&self) -> (Device, Device) {
+        let a = self.creator("a");
+        a.write("text", b"by a");
+        a.sync();
+        let b = self.joined("b", &a, "write");
+        b.awaits("text", b"by a");
+        b.write("from-b", b"b");
+        a.awaits("from-b", b"b");
+        await_agreement(&[&a, &b]);
+        (a, b)
+    }
 }
 
 /// One device: a home, a mountpoint, perhaps an engine.

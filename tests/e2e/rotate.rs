@@ -89,14 +89,7 @@ fn only_members_write_once_they_are_listed() {
 #[test]
 fn edits_of_one_who_is_no_member_any_more_are_set_aside() {
     let world = World::new();
-    let a = world.creator("a");
-    a.write("text", b"agreed");
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    b.awaits("text", b"agreed");
-    b.write("mine", b"b was here");
-    a.awaits("mine", b"b was here");
-    await_agreement(&[&a, &b]);
+    let (a, b) = world.two_writers();
     b.umount();
     b.mount_with(&["--offline"]);
     b.write("text", b"edited offline");
@@ -104,13 +97,13 @@ fn edits_of_one_who_is_no_member_any_more_are_set_aside() {
     a.sync();
     b.umount();
     b.mount();
-    b.awaits("text", b"agreed");
+    b.awaits("text", b"by a");
     wait_until("b says what it set aside", || {
         let status = b.status();
         status["refused"].as_array().unwrap().iter().any(|refusal| refusal["kind"] == "local")
     });
     assert_eq!(std::fs::read(b.path(".kilofs/refused/0/text")).unwrap(), b"edited offline");
-    a.awaits("text", b"agreed");
+    a.awaits("text", b"by a");
 }
 
 /// A version is kept, and `large` comes out of it as it was when it was made.

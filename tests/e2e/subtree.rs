@@ -56,6 +56,16 @@ fn clean(device: &Device) {
     assert_eq!(checked["findings"].as_array().unwrap().len(), 0, "{checked:?}");
 }
 
+/// Two devices that both have what `fill` makes.
+fn both_filled(world: &World) -> (Device, Device) {
+    let a = world.creator("a");
+    fill(&a.mount);
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    await_agreement(&[&a, &b]);
+    (a, b)
+}
+
 fn blocks(device: &Device) -> usize {
     device.status()["blocks"].as_array().unwrap().len()
 }
@@ -63,11 +73,7 @@ fn blocks(device: &Device) -> usize {
 #[test]
 fn a_directory_becomes_a_block_and_a_directory_again() {
     let world = World::new();
-    let a = world.creator("a");
-    fill(&a.mount);
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    await_agreement(&[&a, &b]);
+    let (a, b) = both_filled(&world);
     let (before, was) = (trees::entries(&a.mount), shape(&a.mount));
     let mut held = File::open(b.path("sub/two/deep/file-3")).unwrap();
     let content = fs::read(b.path("sub/two/deep/file-3")).unwrap();
@@ -150,11 +156,7 @@ fn back(device: &Device) {
 #[test]
 fn who_was_away_keeps_what_was_done_there() {
     let world = World::new();
-    let a = world.creator("a");
-    fill(&a.mount);
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    await_agreement(&[&a, &b]);
+    let (a, b) = both_filled(&world);
     away(&b);
     b.write("sub/one/file-1", b"changed by b");
     b.write("sub/two/new", &vec![3; 70_000]);
@@ -203,11 +205,7 @@ fn who_was_away_keeps_what_was_done_there() {
 #[test]
 fn what_the_new_block_forbids_is_set_aside() {
     let world = World::new();
-    let a = world.creator("a");
-    fill(&a.mount);
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    await_agreement(&[&a, &b]);
+    let (a, b) = both_filled(&world);
     let before = fs::read(a.path("sub/one/file-1")).unwrap();
     away(&b);
     b.write("sub/one/file-1", b"changed by b");

@@ -41,14 +41,7 @@ fn announced(thief: &Thief, admin: &AdminKey, to: &[DeviceId]) -> Announced {
 #[test]
 fn moves_that_the_admin_did_not_make_are_not_followed() {
     let world = World::new();
-    let a = world.creator("a");
-    a.write("text", b"honest");
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    b.awaits("text", b"honest");
-    b.write("from-b", b"b");
-    a.awaits("from-b", b"b");
-    await_agreement(&[&a, &b]);
+    let (a, b) = world.two_writers();
     let old_key = key(&a);
     let thief = Thief::join(&world, &a);
     let device = |device: &Device| DeviceId::from_hex(device.status()["device"].as_str().unwrap()).unwrap();
@@ -103,14 +96,7 @@ fn moves_that_the_admin_did_not_make_are_not_followed() {
 #[test]
 fn a_thief_who_outputs_everybody_is_outlived() {
     let world = World::new();
-    let a = world.creator("a");
-    a.write("text", b"honest");
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    b.awaits("text", b"honest");
-    b.write("from-b", b"b");
-    a.awaits("from-b", b"b");
-    await_agreement(&[&a, &b]);
+    let (a, b) = world.two_writers();
     let old_key = key(&a);
     let thief = Thief::join(&world, &a);
     thief.burn();
@@ -126,7 +112,7 @@ fn a_thief_who_outputs_everybody_is_outlived() {
     thief.burn();
     let late = world.joined("late", &a, "write");
     late.awaits("after", b"alive");
-    late.awaits("text", b"honest");
+    late.awaits("text", b"by a");
     late.write("from-late", b"late");
     b.awaits("from-late", b"late");
 }
