@@ -285,9 +285,9 @@ impl Core {
             return Ok(Changes::default());
         }
         let changes = self.enact(policy, charter, &BTreeSet::new())?;
-        let mut inner = self.inner();
         // Who changed nothing has nothing to tell: the one who rotated publishes, not everybody at once.
         let head = self.tree()?.flush()?;
+        let mut inner = self.inner();
         self.install(&mut inner, &head);
         let next = self.next_entries(&inner, &head.roots)?;
         if !leads && next == inner.entries {
