@@ -173,3 +173,22 @@ fn a_check_finds_what_is_damaged() {
         assert_eq!(check_block(BLOCK, version, bytes, false).found, 0, "without the chunks");
     });
 }
+
+#[test]
+fn what_is_carried_to_the_offset_that_it_had_lives_there() {
+    let mut house = House::new();
+    (house.draft, house.root) = (Arc::new(house.store.draft(&Image::empty(&house.store)).unwrap()), None);
+    let change = Some((InodeRecord::genesis().encode(), None));
+    house.apply(vec![Edit { key: Key::Inode(Inode(1)).encode(), change }]);
+    let root = house.root.unwrap();
+    let source = ImageSource::new(&house.store, &house.draft.snapshot().unwrap());
+    let other = Arc::new(house.store.draft(&Image::empty(&house.store)).unwrap());
+    let mut sink = DraftSource::copying(other.clone(), Stream::Fresh, source.clone());
+    let map = Map::new(&house.keys, &source, &house.cache);
+    let moved = map.relocate(root, &|_| true, &mut sink).unwrap();
+    assert_eq!(moved.place, root.place, "both images begin with it");
+    other.snapshot().unwrap();
+    assert_eq!(other.region(RegionIndex(0)).live, root.place.length);
+    assert!(other.truncate_empty().is_empty());
+    other.read(moved.place).unwrap();
+}

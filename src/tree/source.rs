@@ -161,28 +161,24 @@ impl Heads {
 pub struct DraftSource {
     draft: Arc<Draft>,
     stream: Stream,
-    /// Carried objects come from here, and what is freed is not the draft's but for what was appended here.
+    /// Carried objects come from here, and so does what is freed: it is not the draft's.
     from: Option<ImageSource>,
-    appended: HashSet<Place>,
 }
 
 impl DraftSource {
     /// Reads from `draft` and appends to one of its streams; what is freed or carried elsewhere dies in it.
     pub fn new(draft: Arc<Draft>, stream: Stream) -> DraftSource {
-        DraftSource { draft, stream, from: None, appended: HashSet::new() }
+        DraftSource { draft, stream, from: None }
     }
 
-    /// Copies what it carries out of another image into `draft`; nothing of the draft's own dies.
+    /// Copies what it carries out of another image into `draft`; nothing of the draft's own dies. Where that fails, what was
+    /// copied counts as alive: the draft is of no further use.
     pub fn copying(draft: Arc<Draft>, stream: Stream, from: ImageSource) -> DraftSource {
-        DraftSource { draft, stream, from: Some(from), appended: HashSet::new() }
+        DraftSource { draft, stream, from: Some(from) }
     }
 
     fn append(&mut self, sealed: &[u8]) -> Result<Place, EmitError> {
-        let place = self.draft.append(self.stream, sealed).map_err(emit_error)?;
-        if self.from.is_some() {
-            self.appended.insert(place);
-        }
-        Ok(place)
+        self.draft.append(self.stream, sealed).map_err(emit_error)
     }
 }
 
@@ -198,7 +194,8 @@ impl Emit for DraftSource {
     }
 
     fn free(&mut self, place: Place) {
-        if self.from.is_none() || self.appended.remove(&place) {
+        // A place of the other image can be one of the draft's, too: what was just copied may lie where it lay there.
+        if self.from.is_none() {
             self.draft.free(place);
         }
     }
