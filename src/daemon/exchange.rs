@@ -215,7 +215,7 @@ impl Driver {
         let Some(item) = item else { return };
         match net.dht.put(&item, None).await {
             Ok(stored) => {
-                tracing::info!(counter = item.seq, stored, "lifeline put back");
+                tracing::debug!(counter = item.seq, stored, "lifeline put back");
                 Core::count(&self.core.done.reputs);
             }
             Err(error) => tracing::debug!(error = %error_chain(&error), "the lifeline was not put back"),

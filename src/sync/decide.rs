@@ -16,7 +16,8 @@ impl Machine {
             self.polling = true;
             effects.push(self.next_look());
         }
-        if now >= self.next_reput {
+        if now >= self.next_reput || self.lost.is_some_and(|at| now >= at) {
+            self.lost = None;
             let (least, spread) = (self.timing.reput / 4 * 3, self.timing.reput / 2);
             self.next_reput = now + least + dice % spread.max(1);
             if !self.accepted.is_empty() {

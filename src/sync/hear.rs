@@ -2,7 +2,7 @@
 
 use super::Millis;
 use super::machine::{Known, Machine, Missed};
-use super::signals::{Heard, Poll};
+use super::signals::{Heard, Poll, PutOutcome};
 
 /// The patience with a version that nobody serves is doubled at most so often.
 const REPLACED_MAX: u32 = 6;
@@ -25,18 +25,26 @@ impl Machine {
             Poll::Unchanged => {}
             Poll::Nothing => {
                 self.stored = None;
-                self.lost(now, dice);
+                self.lacks(now, dice);
             }
             Poll::Heard(all) => {
                 let highest = all.iter().map(|heard| heard.seq).max();
+                // In a storm the DHT is always behind what is told, but what its maker puts arrives: nothing is lost.
+                let rises = self.peak.is_some() && highest > self.peak;
                 self.stored = highest;
+                self.peak = self.peak.max(highest);
                 if let Some(sound) = all.iter().find(|heard| Some(heard.seq) == highest && heard.sound) {
                     self.spread.clone_from(&sound.versions);
                 }
                 match highest.cmp(&self.seq()) {
-                    std::cmp::Ordering::Less => self.lost(now, dice),
-                    std::cmp::Ordering::Equal => self.widen(all),
+                    std::cmp::Ordering::Less if rises => self.lost = None,
+                    std::cmp::Ordering::Less => self.lacks(now, dice),
+                    std::cmp::Ordering::Equal => {
+                        self.lost = None;
+                        self.widen(all);
+                    }
                     std::cmp::Ordering::Greater => {
+                        self.lost = None;
                         self.accepted.clear();
                         self.widen(all.into_iter().filter(|heard| Some(heard.seq) == highest).collect());
                     }
@@ -77,6 +85,7 @@ impl Machine {
     pub(super) fn kept(&mut self, seq: i64, now: Millis, dice: u64) {
         if Some(seq) >= self.seq() && !self.accepted.is_empty() {
             self.next_reput = now + self.timing.reput + dice % (self.timing.reput / 2).max(1);
+            self.lost = None;
         }
     }
 
@@ -99,13 +108,54 @@ impl Machine {
     /// The DHT has forgotten the record, or has an older one: everyone may put back what is signed. The first put is
     /// at once, since a record that is nowhere helps nobody; but one that was only just told is left to whoever made
     /// it, and where several devices know each other they do not all put it at one time.
-    fn lost(&mut self, now: Millis, dice: u64) {
+    fn lacks(&mut self, now: Millis, dice: u64) {
         if !self.accepted.is_empty() {
             let spread = if self.neighbours > 0 { dice % self.timing.grace.max(1) } else { 0 };
             let at = if now < self.fresh_until { self.fresh_until + spread } else { now + spread };
-            self.next_reput = self.next_reput.min(at);
+            self.lost = Some(self.lost.map_or(at, |earlier| earlier.min(at)));
         }
         self.next_announce = now;
+    }
+
+    /// What became of a put.
+    pub(super) fn put(&mut self, outcome: PutOutcome, now: Millis) {
+        self.putting = false;
+        match outcome {
+            PutOutcome::Done(heard) => {
+                self.reachable = true;
+                self.insists = false;
+                self.backoff = self.timing.backoff;
+                if self.head.as_ref() == heard.versions.first() {
+                    self.unput = None;
+                    self.mending = None;
+                }
+                self.stored = Some(heard.seq);
+                self.peak = self.peak.max(self.stored);
+                self.spread.clone_from(&heard.versions);
+                // Something newer may have been told while the put was under way.
+                match self.seq().cmp(&Some(heard.seq)) {
+                    std::cmp::Ordering::Less => self.accepted = vec![heard],
+                    std::cmp::Ordering::Equal => self.widen(vec![heard]),
+                    std::cmp::Ordering::Greater => {}
+                }
+                self.next_put = now + self.timing.put_spacing;
+                self.next_reput = now + self.timing.reput;
+                self.lost = None;
+                // Refusals surface only where most nodes refuse: read back soon.
+                self.next_poll = self.next_poll.min(now + self.timing.put_spacing);
+            }
+            PutOutcome::Superseded => {
+                self.reachable = true;
+                self.refused = Some(self.seq().max(self.signed));
+                self.next_poll = now;
+                self.next_put = now + self.backoff;
+            }
+            PutOutcome::Unreachable => {
+                self.reachable = false;
+                self.next_put = now + self.backoff;
+                self.backoff = (self.backoff * 2).min(self.timing.poll.max(self.timing.backoff));
+            }
+        }
     }
 
     pub(super) fn widen(&mut self, all: Vec<Heard>) {

@@ -37,6 +37,8 @@ pub struct Machine {
     pub(super) known: HashMap<VersionRef, Known>,
     /// The highest `seq` that the DHT was seen to have.
     pub(super) stored: Option<i64>,
+    /// The highest `seq` that it ever had.
+    pub(super) peak: Option<i64>,
     /// What the record that the DHT has names.
     pub(super) spread: Vec<VersionRef>,
     pub(super) neighbours: usize,
@@ -71,6 +73,8 @@ pub struct Machine {
     pub(super) next_put: Millis,
     pub(super) next_publish: Millis,
     pub(super) next_reput: Millis,
+    /// The DHT does not have the record in force, and nobody seems to put it: it is put back then.
+    pub(super) lost: Option<Millis>,
     pub(super) next_announce: Millis,
     pub(super) backoff: Millis,
     pub(super) next_tell: Millis,
@@ -103,6 +107,7 @@ impl Machine {
         let spread = accepted.as_ref().map_or(Vec::new(), |heard| heard.versions.clone());
         let mut machine = Machine {
             stored: None,
+            peak: None,
             spread,
             neighbours: 0,
             fresh_until: 0,
@@ -132,6 +137,7 @@ impl Machine {
             next_put: 0,
             next_publish: 0,
             next_reput: 0,
+            lost: None,
             next_announce: 0,
             next_tell: 0,
             hurry: false,
@@ -194,7 +200,7 @@ impl Machine {
     /// When to call [`Machine::handle`] with a tick at the latest.
     pub fn deadline(&self) -> Millis {
         let mut at = if self.polling { Millis::MAX } else { self.next_poll };
-        at = at.min(self.next_announce).min(self.next_reput);
+        at = at.min(self.next_announce).min(self.next_reput).min(self.lost.unwrap_or(Millis::MAX));
         let patient = self.fetch_began.0 + self.timing.long_fetch;
         if self.fetching.is_some() && self.last < patient {
             at = at.min(patient);
@@ -401,44 +407,6 @@ impl Machine {
             Err(()) => {
                 self.changed(now);
                 self.next_publish = now + self.timing.poll;
-            }
-        }
-    }
-
-    fn put(&mut self, outcome: PutOutcome, now: Millis) {
-        self.putting = false;
-        match outcome {
-            PutOutcome::Done(heard) => {
-                self.reachable = true;
-                self.insists = false;
-                self.backoff = self.timing.backoff;
-                if self.head.as_ref() == heard.versions.first() {
-                    self.unput = None;
-                    self.mending = None;
-                }
-                self.stored = Some(heard.seq);
-                self.spread.clone_from(&heard.versions);
-                // Something newer may have been told while the put was under way.
-                match self.seq().cmp(&Some(heard.seq)) {
-                    std::cmp::Ordering::Less => self.accepted = vec![heard],
-                    std::cmp::Ordering::Equal => self.widen(vec![heard]),
-                    std::cmp::Ordering::Greater => {}
-                }
-                self.next_put = now + self.timing.put_spacing;
-                self.next_reput = now + self.timing.reput;
-                // Refusals surface only where most nodes refuse: read back soon.
-                self.next_poll = self.next_poll.min(now + self.timing.put_spacing);
-            }
-            PutOutcome::Superseded => {
-                self.reachable = true;
-                self.refused = Some(self.seq().max(self.signed));
-                self.next_poll = now;
-                self.next_put = now + self.backoff;
-            }
-            PutOutcome::Unreachable => {
-                self.reachable = false;
-                self.next_put = now + self.backoff;
-                self.backoff = (self.backoff * 2).min(self.timing.poll.max(self.timing.backoff));
             }
         }
     }
