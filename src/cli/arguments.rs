@@ -4,6 +4,7 @@ use super::{
     block, completions, create, engine, fsck, history, invite, join, link, member, metrics, mirror, mount,
     peek, pin, policy, rekey, share, status, sync, testnet, umount, unlock,
 };
+use crate::daemon::size::rate;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub struct Network {
     /// A peer to try besides those that the DHT names; repeatable
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     pub peer: Vec<SocketAddr>,
+    /// Keep no connections to other devices for news: they meet in the DHT and the torrents alone
+    #[arg(long, global = true)]
+    pub no_neighbours: bool,
     /// Do not ask the router to let peers in (UPnP)
     #[arg(long, global = true)]
     pub no_upnp: bool,
@@ -144,22 +148,6 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address.map_err(|_| "an address is an IP address, with or without a port: 0.0.0.0:6881".into())
 }
 
-fn rate(text: &str) -> Result<u32, String> {
-    let (digits, shift) = match text.trim_end_matches(['i', 'B']).char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 30),
-        _ => (text, 0),
-    };
-    let number: u64 =
-        digits.parse().map_err(|_| "a rate is a number of bytes per second, such as 500K or 2M")?;
-    let bytes = number.checked_shl(shift).filter(|bytes| bytes >> shift == number);
-    let bytes = bytes.and_then(|bytes| u32::try_from(bytes).ok());
-    bytes
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "a rate lies between 1 and 4294967295 bytes per second".into())
-}
-
 fn seconds(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds > 0.0);
     number.ok_or_else(|| "a time is a positive number of seconds".into())
@@ -182,16 +170,6 @@ mod tests {
             let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(arguments.globals.home, Some("/h".into()));
             assert!(arguments.globals.json);
-        }
-    }
-
-    #[test]
-    fn rates_have_suffixes() {
-        for (text, bytes) in [("1", 1), ("500K", 500 << 10), ("2MiB", 2 << 20), ("3g", 3 << 30)] {
-            assert_eq!(rate(text), Ok(bytes), "{text}");
-        }
-        for bad in ["", "K", "-1", "0", "1.5M", "4G", "99999999999999999999G"] {
-            assert!(rate(bad).is_err(), "{bad}");
         }
     }
 }

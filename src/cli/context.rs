@@ -176,6 +176,7 @@ fn options(network: Network) -> Options {
         bootstrap: some(network.bootstrap),
         listen: network.listen,
         peer: (!network.peer.is_empty()).then_some(network.peer),
+        neighbours: network.no_neighbours.then_some(false),
         upnp: network.no_upnp.then_some(false),
         offline: network.offline.then_some(true),
         limit_up: network.limit_up,

@@ -97,6 +97,12 @@ pub fn start(context: &Context, name: Name, role: Role, foreground: bool) -> Out
         return Err(Failure::new(FailureKind::Refused, message));
     }
     let options = context.options(&name)?;
+    let settings = options.clone().settle();
+    if matches!(role, Role::Mount { .. }) && settings.on_demand && !settings.neighbours {
+        let message =
+            "files on demand come from neighbours: --on-demand and --no-neighbours do not go together";
+        return Err(Failure::new(FailureKind::Usage, message));
+    }
     let launch = Launch::new(context.home.clone(), name, keyring, options, role);
     let output = context.output;
     let usable = move |name: &Name, readiness: Value| {

@@ -35,14 +35,17 @@ pub struct Options {
     /// Look for neighbours on the local network; by default everywhere but where the DHT is a private one on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lan: Option<bool>,
+    /// Keep connections to other devices, over which news come at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<bool>,
     /// No network at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<bool>,
     /// Bytes per second sent to peers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional_rate")]
     pub limit_up: Option<u32>,
     /// Bytes per second fetched from peers.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "super::size::optional_rate")]
     pub limit_down: Option<u32>,
     /// Seconds between two polls of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +134,7 @@ impl Options {
             listen: upper.listen.or(self.listen),
             peer: upper.peer.or(self.peer),
             lan: upper.lan.or(self.lan),
+            neighbours: upper.neighbours.or(self.neighbours),
             offline: upper.offline.or(inherited_offline),
             limit_up: upper.limit_up.or(self.limit_up),
             limit_down: upper.limit_down.or(self.limit_down),
@@ -153,8 +157,10 @@ impl Options {
     pub fn settle(self) -> Settings {
         let poll = self.poll_interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let bootstrap = self.bootstrap.unwrap_or_else(|| PUBLIC_BOOTSTRAP.map(String::from).to_vec());
+        let neighbours = self.neighbours.unwrap_or(true);
         Settings {
-            lan: self.lan.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
+            neighbours,
+            lan: neighbours && self.lan.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
             upnp: self.upnp.unwrap_or_else(|| !all_on_loopback(&bootstrap)),
             on_event: self.on_event.filter(|command| !command.is_empty()),
             bootstrap,
@@ -195,6 +201,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Peers that are tried besides those that the DHT names.
     pub peers: Vec<SocketAddr>,
+    /// Keep connections to other devices. Without, nobody is looked for but in the DHT, and nothing is fetched on demand.
+    pub neighbours: bool,
     /// Look for neighbours on the local network.
     pub lan: bool,
     /// Ask the router to let peers in.
@@ -253,6 +261,14 @@ mod tests {
         assert!(trial.under(Options { lan: Some(true), ..Default::default() }).settle().lan);
         assert!(Options::default().settle().lan);
         assert!(!Options { lan: Some(false), ..Default::default() }.settle().lan);
+    }
+
+    #[test]
+    fn who_wants_no_neighbours_looks_for_none_on_the_local_network() {
+        let alone = Options { neighbours: Some(false), lan: Some(true), ..Default::default() };
+        assert!(Options::default().settle().neighbours);
+        let settled = alone.under(Options::default()).settle();
+        assert!(!settled.neighbours && !settled.lan);
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Demand {
 impl Driver {
     /// Whether a version may be shown before all of it is here.
     pub(super) fn may_begin(&self, incoming: &Incoming) -> bool {
-        if self.core.tree.is_none() {
+        if self.core.tree.is_none() || !self.core.settings.neighbours {
             return false;
         }
         // Only a mount can wait for single bytes.

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::doorbell::Doorbell;
 use super::error::EngineError;
 use super::life::{Life, first_machine};
+use super::near::await_others;
 use super::transfer::missing_bytes;
 use crate::base::InfoHash;
 use crate::fuse::Mounted;
@@ -128,6 +129,7 @@ impl Driver {
         let listen = SocketAddr::new(address.ip(), swarm.port());
         let above = listen.port().checked_add(1).unwrap_or_default();
         let options = GossipOptions {
+            meets: core.settings.neighbours,
             listen: SocketAddr::new(listen.ip(), above),
             torrent_port: listen.port(),
             secret: core.keys.record.gossip_secret(),
@@ -135,9 +137,7 @@ impl Driver {
             limit_down: core.settings.limit_down,
         };
         let (gossip, news) = Gossip::start(options).await.map_err(failed)?;
-        let reached = core.settings.upnp && !listen.ip().is_loopback();
-        let upnp = reached.then(|| Upnp::start(vec![listen.port(), gossip.port()])).flatten();
-        tracing::info!("peers are awaited at {listen}, neighbours at port {}", gossip.port());
+        let upnp = await_others(&core.settings, listen, &gossip);
         Ok((Net { dht, swarm, gossip, listen, _upnp: upnp }, news))
     }
 

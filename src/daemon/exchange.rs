@@ -201,6 +201,9 @@ impl Driver {
             if let Err(error) = net.dht.announce(infohash, net.listen.port()).await {
                 tracing::debug!(error = %error_chain(&error), "not announced");
             }
+            if !self.core.settings.neighbours {
+                continue;
+            }
             let infohash = self.core.keys.record.rendezvous(day, Purpose::Gossip);
             if let Err(error) = net.dht.announce(infohash, net.gossip.port()).await {
                 tracing::debug!(error = %error_chain(&error), "not announced to neighbours");

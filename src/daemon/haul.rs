@@ -123,7 +123,7 @@ impl Driver {
         infohash: InfoHash,
         incoming: &Arc<Incoming>,
     ) -> Result<bool, EngineError> {
-        if missing_bytes(incoming) < HAUL_BYTES_MIN {
+        if missing_bytes(incoming) < HAUL_BYTES_MIN || !self.core.settings.neighbours {
             return Ok(false);
         }
         let end = Instant::now() + MEET_PATIENCE;

@@ -1,11 +1,14 @@
 //! Neighbours on the local network: found without the DHT, so that two devices on one cable need nothing else. And the
 //! network itself, which may become another one while an engine runs.
 
+use super::config::Settings;
 use super::core::now_seconds;
 use super::drive::Driver;
 use super::exchange::days;
 use crate::crypt::Purpose;
-use crate::net::{Changes, LAN_PORT, Lan, LanOptions, Nearby};
+use crate::net::gossip::Gossip;
+use crate::net::{Changes, LAN_PORT, Lan, LanOptions, Nearby, Upnp};
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -47,6 +50,18 @@ impl Driver {
         self.facts.lock().peers.insert(nearby.torrents, Instant::now());
         net.gossip.candidates([nearby.gossip], false);
     }
+}
+
+/// Says where others are awaited, and asks the router to let them in where that is wanted.
+pub(super) fn await_others(settings: &Settings, listen: SocketAddr, gossip: &Gossip) -> Option<Upnp> {
+    let news_port = settings.neighbours.then(|| gossip.port());
+    match news_port {
+        Some(port) => tracing::info!("peers are awaited at {listen}, neighbours at port {port}"),
+        None => tracing::info!("peers are awaited at {listen}, no neighbours"),
+    }
+    let ports = [Some(listen.port()), news_port].into_iter().flatten().collect();
+    let reached = settings.upnp && !listen.ip().is_loopback();
+    reached.then(|| Upnp::start(ports)).flatten()
 }
 
 async fn follow(engine: Weak<Driver>, changes: Changes) {

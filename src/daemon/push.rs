@@ -318,6 +318,9 @@ impl Driver {
     /// Looks for neighbours under the rendezvous, and names those that were named by hand: there the gossip port is
     /// one above the torrent port, where that was free.
     pub(super) async fn seek_neighbours(&self, net: &Net) {
+        if !self.core.settings.neighbours {
+            return;
+        }
         let above = |peer: &SocketAddr| Some(SocketAddr::new(peer.ip(), peer.port().checked_add(1)?));
         net.gossip.candidates(self.core.settings.peers.iter().filter_map(above), true);
         for day in super::exchange::days(super::core::now_seconds()) {

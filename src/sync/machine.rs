@@ -9,7 +9,7 @@
 //! to others only after the daemon can serve it; `seq` only grows; nothing is put before the record that it stands on
 //! has been looked at.
 
-use super::signals::{Effect, Fetched, Heard, Input, PutOutcome, Role};
+use super::signals::{Effect, Fetched, Heard, Input, Role};
 use super::{Millis, Timing};
 use crate::base::InfoHash;
 use crate::record::VersionRef;
@@ -327,6 +327,8 @@ impl Machine {
         let Some(version) = self.fetching.take_if(|version| version.infohash == infohash) else { return };
         let jitter = dice % self.timing.poll.max(1);
         let is_first = self.first_accepted() == Some(version);
+        // Who only reads shows what it took last, also where two values of one number named two that are apart.
+        let is_shown = !self.role.publishes && !self.role.keeps_all;
         // Something was published on top of it before word of it came here.
         let overtaken = self.head != self.fetch_began.1;
         let known = match outcome {
@@ -346,7 +348,7 @@ impl Machine {
         }
         match outcome {
             Fetched::Current if overtaken => {}
-            Fetched::Current if is_first || self.head.is_none() || self.above(&version) => {
+            Fetched::Current if is_first || is_shown || self.head.is_none() || self.above(&version) => {
                 self.head = Some(version);
                 if is_first {
                     self.unput = None;

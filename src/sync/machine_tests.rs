@@ -1,6 +1,6 @@
 //! The machine alone: every test is a short story told in inputs.
 
-use super::super::signals::Poll;
+use super::super::signals::{Poll, PutOutcome};
 use super::*;
 use crate::base::{Id, Locator, Place};
 

@@ -5,6 +5,7 @@
 
 mod admins;
 mod allowance;
+mod alone;
 mod append;
 mod aside;
 mod bulk;

@@ -11,6 +11,10 @@ fn sent(device: &Device) -> f64 {
     device.status()["sent_bytes"].as_u64().unwrap() as f64
 }
 
+fn fetched(device: &Device) -> f64 {
+    device.status()["fetched_bytes"].as_u64().unwrap() as f64
+}
+
 #[test]
 fn a_limit_holds_for_neighbours_and_swarm_together() {
     let world = World::new();
@@ -41,4 +45,50 @@ fn a_limit_holds_for_neighbours_and_swarm_together() {
     assert!(bytes <= LIMIT * took * 1.1, "{bytes} bytes in {took} s");
     b.awaits("second", &Dice::new(2).bytes(14 * MIB));
     c.awaits("second", &Dice::new(2).bytes(14 * MIB));
+}
+
+#[test]
+fn a_limit_holds_for_what_comes_from_neighbours_and_swarm_together() {
+    const NEWS: u64 = 4;
+    let world = World::new();
+    let a = world.creator("a");
+    let b = world.device("b");
+    b.join(&a.link("read"));
+    b.mount_with(&["--limit-down", "2M"]);
+    wait_until("they are neighbours", || b.status()["neighbours"] == 1);
+    // Too much for news, too little to be asked of neighbours: the swarm brings it.
+    a.write("large", &Dice::new(1).bytes(14 * MIB));
+    wait_until("it has begun", || !b.status()["transfers"].as_array().unwrap().is_empty());
+    // And meanwhile a neighbour has news, with all bytes in them.
+    for seed in 0..NEWS {
+        a.write(&format!("news{seed}"), &Dice::new(10 + seed).bytes(3 * MIB));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let (before, begun) = (fetched(&b), Instant::now());
+    std::thread::sleep(Duration::from_secs(5));
+    let (bytes, took) = (fetched(&b) - before, begun.elapsed().as_secs_f64());
+    assert!(bytes <= LIMIT * took * 1.1, "{bytes} bytes in {took} s");
+    b.awaits("large", &Dice::new(1).bytes(14 * MIB));
+    for seed in 0..NEWS {
+        b.awaits(&format!("news{seed}"), &Dice::new(10 + seed).bytes(3 * MIB));
+    }
+}
+
+#[test]
+fn a_limit_that_could_not_be_kept_is_refused() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.umount();
+    let mount = |flags: &[&str]| a.kilofs(&[&["mount", "shared", a.mount.to_str().unwrap()], flags].concat());
+    for flag in ["--limit-up", "--limit-down"] {
+        let refused = mount(&[flag, "10K"]);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.err.contains("32K is the least"), "{refused:?}");
+    }
+    std::fs::write(a.home.join("config.toml"), "limit-up = 10000\n").unwrap();
+    let refused = mount(&[]);
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.err.contains("32K is the least"), "{refused:?}");
+    std::fs::write(a.home.join("config.toml"), "limit-up = \"32K\"\n").unwrap();
+    a.mount();
 }

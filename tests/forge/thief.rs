@@ -100,6 +100,7 @@ impl Thief {
     /// Takes part among neighbours.
     pub fn gossip(&self) -> (Gossip, mpsc::Receiver<Event>) {
         let options = GossipOptions {
+            meets: true,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             torrent_port: self.swarm.port(),
             secret: self.core.keys.record.gossip_secret(),

@@ -48,6 +48,13 @@ fn short_worlds_converge_and_lose_nothing() {
     run_all(0..SEEDS, Plan::short);
 }
 
+/// A reader that had taken both of two records of one number stayed with the older content of the two, while a later record
+/// named first what it took for shown.
+#[test]
+fn seed_2924_a_reader_between_two_records() {
+    World::run(Plan::short(2924)).unwrap();
+}
+
 #[test]
 fn calm_worlds_do_not_publish_without_need() {
     run_all(0..500, Plan::calm);

@@ -62,6 +62,7 @@ fn lying(infohash: InfoHash, piece: PieceIndex) -> Option<Vec<u8>> {
 
 async fn gossip() -> (Gossip, mpsc::Receiver<Event>) {
     let options = GossipOptions {
+        meets: true,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         torrent_port: 1,
         secret: Secret::new([7; 32]),

@@ -9,6 +9,7 @@ mod message;
 mod neighbours;
 mod options;
 mod own;
+mod pace;
 mod queue;
 #[cfg(test)]
 mod tests;

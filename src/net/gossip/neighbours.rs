@@ -3,10 +3,11 @@
 use super::candidates::{Candidates, at_port};
 use super::coming;
 use super::doubt::Pulse;
-use super::link::{self, Allowance, Incoming, Limit, Outgoing};
+use super::link::{self, Incoming, Outgoing, Paces};
 use super::message::{ADDRESSES_MAX, Hello, Message};
 use super::options::{GossipOptions, Neighbour};
 use super::own::{is_of_use, is_own, own_addresses};
+use super::pace::Pace;
 use super::queue::{Outlet, Queue};
 use crate::crypt::Secret;
 use crate::net::NetError;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// So many connections are sought.
@@ -63,10 +64,8 @@ pub(super) struct Inner {
     pub(super) state: Mutex<State>,
     pub(super) wake: Notify,
     next: AtomicU64,
-    up: Limit,
-    pub(super) down: Limit,
-    fetched: AtomicU64,
-    sent: AtomicU64,
+    up: Arc<Pace>,
+    down: Arc<Pace>,
     stop: CancellationToken,
 }
 
@@ -125,25 +124,25 @@ impl Gossip {
             state: Mutex::default(),
             wake: Notify::new(),
             next: AtomicU64::new(0),
-            up: Allowance::of(options.limit_up),
-            down: Allowance::of(options.limit_down),
-            fetched: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
+            up: Arc::new(Pace::new(options.limit_up)),
+            down: Arc::new(Pace::new(options.limit_down)),
             stop: stop.clone(),
         });
-        tokio::spawn(coming::accept_all(Arc::downgrade(&inner), listener, stop.clone()));
-        tokio::spawn(coming::dial_all(Arc::downgrade(&inner), stop.clone()));
+        if options.meets {
+            tokio::spawn(coming::accept_all(Arc::downgrade(&inner), listener, stop.clone()));
+            tokio::spawn(coming::dial_all(Arc::downgrade(&inner), stop.clone()));
+        }
         Ok((Gossip(Arc::new(Handle { inner, stop })), receiver))
     }
 
     /// Limits what is sent to all together, in bytes a second, where it was limited from the start.
     pub fn limit_up(&self, a_second: u32) {
-        self.0.inner.up.iter().for_each(|limit| limit.lock().renew(a_second));
+        self.0.inner.up.renew(a_second);
     }
 
     /// The same for what is fetched.
     pub fn limit_down(&self, a_second: u32) {
-        self.0.inner.down.iter().for_each(|limit| limit.lock().renew(a_second));
+        self.0.inner.down.renew(a_second);
     }
 
     /// Where neighbours connect: the port to announce.
@@ -211,7 +210,7 @@ impl Gossip {
     /// Bytes that arrived and bytes that were sent, as they were on the wire.
     pub fn traffic(&self) -> (u64, u64) {
         let inner = &self.0.inner;
-        (inner.fetched.load(Ordering::Relaxed), inner.sent.load(Ordering::Relaxed))
+        (inner.down.bytes(), inner.up.bytes())
     }
 }
 
@@ -222,6 +221,11 @@ impl Drop for Handle {
 }
 
 impl Inner {
+    /// What all connections share.
+    pub(super) fn paces(&self) -> Paces {
+        (self.down.clone(), self.up.clone())
+    }
+
     fn add(&self, addresses: impl IntoIterator<Item = SocketAddr>, by_hand: bool) {
         let mut fresh = false;
         let mut state = self.state.lock();
@@ -263,7 +267,7 @@ impl Inner {
         let linked = async {
             let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
             let secret = self.secret.lock().clone();
-            link::dial(stream, &secret, self.down.clone()).await
+            link::dial(stream, &secret, self.paces()).await
         };
         let ended = match linked.await {
             Ok(link) => {
@@ -286,12 +290,12 @@ impl Inner {
         dialled: bool,
     ) -> io::Result<()> {
         let greeted = timeout(HELLO_DEADLINE, async {
-            outgoing.write(&Message::Hello(self.own).encode()).await?;
-            incoming.read().await
+            outgoing.greet(&Message::Hello(self.own).encode()).await?;
+            incoming.greeting().await
         });
         let greeted = greeted.await;
         self.state.lock().greeting -= 1;
-        let (Some(Message::Hello(hello)), _) = greeted?? else {
+        let Some(Message::Hello(hello)) = greeted?? else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not say who it is"));
         };
         let (queue, outlet) = Queue::new();
@@ -392,9 +396,8 @@ impl Inner {
         (pulse, queue): (&Pulse, &Queue),
     ) -> io::Result<()> {
         loop {
-            let (message, bytes) = incoming.read().await?;
+            let message = incoming.read().await?;
             pulse.heard();
-            self.fetched.fetch_add(bytes as u64, Ordering::Relaxed);
             match message {
                 None | Some(Message::Pong | Message::Hello(_)) => {}
                 Some(Message::Ping) => _ = queue.offer(Arc::new(Message::Pong.encode())),
@@ -413,19 +416,12 @@ impl Inner {
         let mut ping = interval(PING_PERIOD);
         ping.tick().await;
         loop {
-            let written = tokio::select! {
+            tokio::select! {
                 message = outlet.next() => match message {
                     Some(message) => outgoing.write(&message).await?,
                     None => return Ok(()),
                 },
                 _ = ping.tick() => outgoing.write(&Message::Ping.encode()).await?,
-            };
-            self.sent.fetch_add(written as u64, Ordering::Relaxed);
-            if let Some(limit) = &self.up {
-                let wait = limit.lock().spend(written);
-                if !wait.is_zero() {
-                    sleep(wait).await;
-                }
             }
         }
     }

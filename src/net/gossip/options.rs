@@ -10,6 +10,8 @@ use tokio::time::Instant;
 pub struct GossipOptions {
     /// Where to listen; another port is taken if this one is not free.
     pub listen: SocketAddr,
+    /// Whether anybody is to be met: without, nobody is dialled or let in.
+    pub meets: bool,
     /// Where peers find this device's torrents.
     pub torrent_port: u16,
     /// What all neighbours hold.

@@ -15,6 +15,7 @@ async fn start(secret: u8) -> (Gossip, mpsc::Receiver<Event>) {
 
 async fn start_at(ip: IpAddr, secret: u8) -> (Gossip, mpsc::Receiver<Event>) {
     let options = GossipOptions {
+        meets: true,
         listen: SocketAddr::from((ip, 0)),
         torrent_port: 4_000 + u16::from(secret),
         secret: Secret::new([secret; 32]),
