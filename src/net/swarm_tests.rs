@@ -47,6 +47,24 @@ impl Device {
         Arc::new(self.store.incoming(hashes.clone(), bases).unwrap())
     }
 
+    /// A version of which some pieces are here, of those that `other` has.
+    fn with_some(&self, other: &Device, image: &Image, some: impl Fn(u32) -> bool) -> Arc<Incoming> {
+        let whole = other.read(image);
+        let incoming = self.incoming(&other.metainfo(image).hashes, &[]);
+        for piece in incoming.missing().into_iter().filter(|piece| some(piece.0)) {
+            let start = LENGTH.start_of(piece) as usize;
+            let bytes = incoming.hashes().bytes_of(piece) as usize;
+            incoming.accept(piece, &whole[start..start + bytes]).unwrap();
+        }
+        incoming
+    }
+
+    /// Serves what is here of an image that is here in part.
+    async fn seed_part(&self, metainfo: &Metainfo, incoming: &Incoming) {
+        let part = incoming.finish_partial().unwrap();
+        self.swarm.seed(metainfo, &self.store, &part).await.unwrap();
+    }
+
     fn read(&self, image: &Image) -> Vec<u8> {
         let mut bytes = vec![0; image.bytes() as usize];
         self.store.read(image, 0, &mut bytes).unwrap();
@@ -208,6 +226,23 @@ async fn a_dropped_fetch_leaves_nothing_behind_and_a_restarted_session_starts_em
         assert!(Instant::now() < end + PATIENCE, "the port of a dropped swarm stays taken");
     };
     assert!(swarm.0.session.with_torrents(|torrents| torrents.next().is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_part_serves_that_part() {
+    let (a, b, c, d) = (Device::new().await, Device::new().await, Device::new().await, Device::new().await);
+    let image = a.image(&Image::empty(&a.store), &[1, 2, 3, 4]);
+    let metainfo = a.metainfo(&image);
+    b.seed_part(&metainfo, &b.with_some(&a, &image, |piece| piece % 2 == 0)).await;
+    let incoming = d.incoming(&metainfo.hashes, &[]);
+    let half = image.bytes() / 2;
+    let alone = d.swarm.fetch(&metainfo, &incoming, &[b.address()], Duration::from_secs(3)).await;
+    assert!(matches!(alone, Err(NetError::NoSource(_))), "{alone:?}");
+    assert_eq!(incoming.missing().len() as u64 * LENGTH.bytes(), half, "all that b has, and nothing else");
+    c.seed_part(&metainfo, &c.with_some(&a, &image, |piece| piece % 2 == 1)).await;
+    d.swarm.fetch(&metainfo, &incoming, &[b.address(), c.address()], PATIENCE).await.unwrap();
+    assert_eq!(d.read(&incoming.finish().unwrap()), a.read(&image));
+    assert_eq!((b.swarm.traffic().payload_sent, c.swarm.traffic().payload_sent), (half, half));
 }
 
 #[test]
