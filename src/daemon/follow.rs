@@ -23,6 +23,9 @@ impl Driver {
         let theirs = items.iter().map(|item| item.seq).max();
         let answered = !items.is_empty();
         for item in items {
+            if self.core.is_rival(&item) {
+                self.life.meet_rival();
+            }
             match self.core.note_lifeline(item) {
                 Ok(Some(said)) if said.policy.is_some() => {
                     tracing::info!("a newer policy is announced by its admin");

@@ -7,7 +7,7 @@ use crate::base::Id;
 use crate::record::{Commit, Record, VersionRef};
 use crate::sync::{Heard, Input, Machine, Role, Timing};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -19,11 +19,12 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Life {
     number: AtomicU64,
     looked: watch::Sender<bool>,
+    rival: AtomicBool,
 }
 
 impl Default for Life {
     fn default() -> Life {
-        Life { number: AtomicU64::new(0), looked: watch::Sender::new(false) }
+        Life { number: AtomicU64::new(0), looked: watch::Sender::new(false), rival: AtomicBool::new(false) }
     }
 }
 
@@ -36,6 +37,18 @@ impl Life {
     /// The next one begins.
     pub fn renew(&self) {
         self.number.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// There is another rotation of the same number.
+    pub fn meet_rival(&self) {
+        if !self.rival.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{}", super::report::RIVAL);
+        }
+    }
+
+    /// Whether one was met since the engine started.
+    pub fn met_rival(&self) -> bool {
+        self.rival.load(Ordering::Relaxed)
     }
 
     /// The lifeline was looked at, or could not be.

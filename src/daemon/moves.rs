@@ -247,6 +247,19 @@ impl Core {
         (left_behind > self.keys.generation()).then_some(left_behind)
     }
 
+    /// Whether a lifeline is of another rotation than the one that this device followed last, and of the same number: its admin
+    /// did not know of this one. Its policy is sealed under keys that this device never gets.
+    pub(super) fn is_rival(&self, item: &SignedItem) -> bool {
+        let keys = &*self.keys;
+        let before = keys.records.split_last().map_or(&[][..], |(_, before)| before);
+        let theirs = open_lifeline(item, &keys.admin_public, before, &keys.database);
+        let ours = self.lifeline().and_then(|ours| ours.moved);
+        let theirs = theirs.and_then(|theirs| theirs.moved);
+        ours.zip(theirs).is_some_and(|(ours, theirs)| {
+            ours.generation == keys.generation() && ours.generation == theirs.generation && ours != theirs
+        })
+    }
+
     /// Finishes at the start what following had begun.
     pub(super) fn settle_move(&self) -> Result<(), EngineError> {
         let Some(announced) = Announced::read(&self.paths) else { return Ok(()) };

@@ -23,6 +23,11 @@ pub(super) const LEFT_OUT: &str = "this device was left out when the database mo
 const LEFT_OUT_WITH_ADMIN_KEY: &str = "this device was left out when the database moved to new keys, and holds the admin key, which opens them: unmount it and mount \
      it again, and it follows";
 
+/// Two admin devices moved the database at one time.
+pub(super) const RIVAL: &str = "another admin device moved this database to other new keys while the move was made that this device followed: there \
+     are two databases now, and neither hears of the other. Choose one; each device of the other copies what only it has, and \
+     joins the chosen one with a new link from there";
+
 /// What a capability is called.
 pub fn kind_name(kind: Kind) -> &'static str {
     kind.name()
@@ -145,6 +150,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
         transfers: driver.map_or(Vec::new(), transfers),
         warnings: [
             moved_warnings(core, ahead).into_iter().collect(),
+            driver.filter(|driver| driver.life.met_rival()).map(|_| RIVAL.into()).into_iter().collect(),
             core.own_in_words(),
             core.dead_link(state),
             full_in_words(core).into_iter().collect(),

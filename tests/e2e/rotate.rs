@@ -352,3 +352,29 @@ fn a_recovery_sheet_leads_to_the_keys_of_today() {
     wait_until("a has the block", || a.path("docs").is_dir());
     await_agreement(&[&a, &c]);
 }
+
+/// The second one hears of the first when it is back: what it wrote stays, and it says that there are two databases now.
+#[test]
+fn two_rotations_apart_are_told() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("before", b"before");
+    a.sync();
+    let b = world.joined("b", &a, "admin");
+    b.awaits("before", b"before");
+    await_agreement(&[&a, &b]);
+    b.umount();
+    b.mount_with(&["--offline"]);
+    b.json(&["rotate", NAME, "--keep", &id(&a)]);
+    b.write("from-b", b"b");
+    a.json(&["rotate", NAME, "--keep", &id(&b)]);
+    a.write("from-a", b"a");
+    a.sync();
+    b.umount();
+    b.mount();
+    wait_until("b says that there are two", || warned(&b, "there are two databases now"));
+    assert_ne!(key(&a), key(&b));
+    b.awaits("from-b", b"b");
+    b.awaits("before", b"before");
+    a.awaits("from-a", b"a");
+}
