@@ -124,6 +124,7 @@ impl Desk {
             Request::Rotate { announced_hex, ground } => {
                 let malformed = |_| EngineError::Usage("the announcement is malformed".into());
                 let announced = Announced::decode(&bytes(&announced_hex)?).map_err(malformed)?;
+                self.driver.look_before_moving();
                 let changes = self.core.rotate(&announced, &ground)?;
                 self.driver.turned_here(announced, changes);
                 Ok(Value::Null)

@@ -15,6 +15,9 @@ const PEERS_DEADLINE: Duration = Duration::from_secs(4);
 const METAINFO_DEADLINE: Duration = Duration::from_secs(8);
 /// How long neighbours may take to hear where to, before they are left.
 const FAREWELL: Duration = Duration::from_millis(400);
+/// How long it is looked whether somebody else has moved the database, before it is moved here.
+const LOOK_BEFORE: Duration = Duration::from_secs(10);
+
 impl Driver {
     /// Reads the lifeline, follows it, and puts back the highest that is known where the DHT has an older one or none.
     pub(super) async fn keep_lifeline(self: &Arc<Self>, net: &Net) {
@@ -65,6 +68,18 @@ impl Driver {
             Err(error) => {
                 tracing::warn!(peers = peers.len(), error = %error_chain(&error), "the database moved to new keys, and nobody was found yet who passes them on");
             }
+        }
+    }
+
+    /// Looks whether the database has moved already, before it is moved here: two moves of one number would be two databases.
+    /// What is found changes the ground on which a move is made. Not for a thread that serves others.
+    pub fn look_before_moving(self: &Arc<Self>) {
+        let Some(net) = self.net() else { return };
+        let look = async { tokio::time::timeout(LOOK_BEFORE, self.keep_lifeline(net)).await };
+        if tokio::runtime::Handle::current().block_on(look).is_err() {
+            tracing::warn!(
+                "it is not known whether the database has moved already: the DHT has not answered"
+            );
         }
     }
 

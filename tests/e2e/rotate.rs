@@ -378,3 +378,28 @@ fn two_rotations_apart_are_told() {
     b.awaits("before", b"before");
     a.awaits("from-a", b"a");
 }
+
+/// The device was off while the other one moved the database, and is asked to move it without being mounted.
+#[test]
+fn a_rotation_looks_first_whether_there_was_one() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.write("before", b"before");
+    a.sync();
+    let b = world.joined("b", &a, "admin");
+    b.awaits("before", b"before");
+    await_agreement(&[&a, &b]);
+    b.umount();
+    a.json(&["rotate", NAME, "--keep", &id(&b)]);
+    a.sync();
+    let refused = b.kilofs(&["rotate", NAME, "--keep", &id(&a)]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    b.mount();
+    wait_until("b follows", || key(&b) == key(&a));
+    let done = b.json(&["rotate", NAME, "--keep", &id(&a)]);
+    assert_eq!(done["generation"], 2, "{done}");
+    wait_until("a follows", || key(&b) == key(&a));
+    a.write("after", b"after");
+    b.awaits("after", b"after");
+    await_agreement(&[&a, &b]);
+}
