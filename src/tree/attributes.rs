@@ -32,11 +32,17 @@ impl Tree {
             if state.base.pins.at(inode).is_some_and(|pin| pin.synthetic) {
                 return Err(TreeError::ReadOnlyBlock(block));
             }
-            if apply(&mut record, &set, now) {
+            let was = record.clone();
+            let given = apply(&mut record, &set, now);
+            if record != was {
                 record.ctime = now;
                 state.put_record(inode, block, record.clone());
+            } else if given {
+                state.restamp(inode, now);
             }
-            state.note(inode, now, &Intent::SetAttr { inode, set });
+            if set.size.is_some() || record != was {
+                state.note(inode, now, &Intent::SetAttr { inode, set });
+            }
             Ok(Attempt::Done(state.view(&self.bench.shared).attr_of(inode, block, &record)))
         })
     }

@@ -97,6 +97,7 @@ impl Tree {
             drawn: 0,
             meters: HashMap::new(),
             growing: Default::default(),
+            restamped: HashMap::new(),
         };
         let bench = Arc::new(Bench::new(shared, state, options.dirty_bytes_max));
         let sealers = Sealers::start(&bench);
@@ -211,7 +212,7 @@ pub(super) fn make_base(source: ImageSource, blocks: Blocks, shared: &Shared) ->
 impl Base {
     /// The state itself, without any change on top.
     pub(super) fn view<'a>(&'a self, shared: &'a Shared) -> View<'a> {
-        View { layers: [None, None], orphans: None, base: self, draft: None, shared }
+        View { layers: [None, None], orphans: None, base: self, draft: None, restamped: None, shared }
     }
 }
 

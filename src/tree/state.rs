@@ -58,7 +58,14 @@ pub(super) struct State {
     pub(super) meters: Meters,
     /// What is not whole yet in append blocks.
     pub(super) growing: Growing,
+    /// Change times that no record carries: of inodes to which somebody gave what they had already. SQLite, run by root,
+    /// gives a journal that it only looks at the owner that it has; were that a change, who reads here would publish
+    /// against who writes elsewhere.
+    pub(super) restamped: HashMap<Inode, Timestamp>,
 }
+
+/// So many change times are kept that no record carries.
+const RESTAMPED_MAX: usize = 1 << 16;
 
 impl State {
     /// The state to read from.
@@ -68,8 +75,17 @@ impl State {
             orphans: Some(&self.orphans),
             base: &self.base,
             draft: Some(&self.draft),
+            restamped: Some(&self.restamped),
             shared,
         }
+    }
+
+    /// Shows a change time that no record carries, for as long as this process lives.
+    pub(super) fn restamp(&mut self, inode: Inode, now: Timestamp) {
+        if self.restamped.len() >= RESTAMPED_MAX {
+            self.restamped.clear();
+        }
+        self.restamped.insert(inode, now);
     }
 
     /// Refuses where this device may not write.

@@ -3,7 +3,7 @@
 use super::attr::Attr;
 use super::block::{Base, Shared};
 use super::error::TreeError;
-use super::inode::{FileType, InodeRecord};
+use super::inode::{FileType, InodeRecord, Timestamp};
 use super::key::{self, Key};
 use super::layer::{Layer, Node, Pointer, Slot};
 use super::source::ImageSource;
@@ -34,6 +34,8 @@ pub(super) struct View<'a> {
     pub(super) base: &'a Base,
     /// Where chunks lie that were sealed since the last flush.
     pub(super) draft: Option<&'a Arc<Draft>>,
+    /// Change times that are later than the records'.
+    pub(super) restamped: Option<&'a HashMap<Inode, Timestamp>>,
     pub(super) shared: &'a Shared,
 }
 
@@ -139,7 +141,11 @@ impl<'a> View<'a> {
     /// The attributes that a record gives an inode of `block`.
     pub(super) fn attr_of(&self, inode: Inode, block: BlockNumber, record: &InodeRecord) -> Attr {
         let writable = self.base.block(block).is_ok_and(|block| block.writable);
-        Attr::new(inode, record, writable)
+        let mut attr = Attr::new(inode, record, writable);
+        if let Some(later) = self.restamped.and_then(|restamped| restamped.get(&inode)) {
+            attr.ctime = attr.ctime.max(*later);
+        }
+        attr
     }
 
     /// Refuses the root of a block whose key is not here, unless it is on the way to one that opens.

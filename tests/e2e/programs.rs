@@ -6,6 +6,7 @@ use super::trees;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 fn two(world: &World) -> (Device, Device) {
     let a = world.creator("a");
@@ -75,11 +76,11 @@ fn a_database_written_at_one_is_read_at_the_other() {
     let make = "CREATE TABLE rows (id INTEGER PRIMARY KEY, copy INTEGER, filler TEXT);";
     run("sqlite3", &["rows.db", make], &a.mount);
     wait_until("it arrives", || b.path("rows.db").exists());
-    let done = AtomicBool::new(false);
+    let (done, end) = (AtomicBool::new(false), Instant::now() + 2 * PATIENCE);
     let reads = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let (mut reads, mut most) = (0, 0);
-            while !done.load(Ordering::Relaxed) {
+            while !done.load(Ordering::Relaxed) && Instant::now() < end {
                 let mut command = Command::new("sqlite3");
                 let sum = "SELECT count(*), count(CASE WHEN id = copy THEN 1 END) FROM rows";
                 command.args(["-readonly", "rows.db", sum]).current_dir(&b.mount);
@@ -109,6 +110,7 @@ fn a_database_written_at_one_is_read_at_the_other() {
         reader.join().unwrap()
     });
     assert!(reads > 0);
+    assert_eq!(b.status()["counters"]["published"], 0, "who only reads has nothing to say");
     assert_no_conflicts(&[&a, &b]);
     for device in [&a, &b] {
         assert_eq!(run("sqlite3", &["rows.db", "PRAGMA integrity_check"], &device.mount).trim(), "ok");

@@ -1,6 +1,6 @@
 //! Names: the matrix of renames, what is refused, times and counts.
 
-use super::super::{FileType, NodeKind, Owner, ReadTree, RenameFlags, SetAttr};
+use super::super::{Attr, FileType, NodeKind, Owner, ReadTree, RenameFlags, SetAttr, SetTime};
 use super::{OWNER, ROOT, World, kind};
 use crate::base::Inode;
 
@@ -169,4 +169,28 @@ fn devices_pipes_and_links_survive() {
     assert_eq!(device.rdev, 0x103);
     assert_eq!(world.tree.read_link(link.inode).unwrap(), [b'x'; 4095]);
     assert_eq!(kind(&world.tree.read_link(device.inode).unwrap_err()), "Invalid");
+}
+
+#[test]
+fn who_gives_what_is_there_already_changes_a_time_and_nothing_else() {
+    let world = World::new();
+    let file = world.file(ROOT, "f");
+    let (before, generation) = (world.tree.attr(file).unwrap(), world.tree.generation());
+    let owner = SetAttr { uid: Some(before.uid), gid: Some(before.gid), ..SetAttr::default() };
+    let mode = SetAttr { mode: Some(before.mode), ..SetAttr::default() };
+    let time = SetAttr { mtime: Some(SetTime::At(before.mtime)), ..SetAttr::default() };
+    let mut last = before;
+    for set in [owner, mode, time] {
+        let told = world.tree.set_attr(file, set).unwrap();
+        assert!(told.ctime > last.ctime && told == world.tree.attr(file).unwrap());
+        assert_eq!(Attr { ctime: before.ctime, ..told }, before);
+        last = told;
+    }
+    assert_eq!(world.tree.generation(), generation, "there is nothing to publish");
+    let nothing = world.tree.set_attr(file, SetAttr::default()).unwrap();
+    assert_eq!(nothing, last);
+    let changed =
+        world.tree.set_attr(file, SetAttr { uid: Some(before.uid + 1), ..SetAttr::default() }).unwrap();
+    assert!(changed.ctime > last.ctime && world.tree.generation() > generation);
+    assert_eq!(world.reopen().tree.attr(file).unwrap(), changed);
 }
