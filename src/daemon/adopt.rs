@@ -50,7 +50,7 @@ pub(super) struct Ours {
 /// A version that a merge starts from.
 pub(super) struct Base {
     pub image: Image,
-    entries: BTreeMap<BlockNumber, Listed>,
+    pub entries: BTreeMap<BlockNumber, Listed>,
     pub roots: BTreeMap<BlockNumber, Option<Root>>,
 }
 

@@ -4,6 +4,7 @@
 use super::adopt::Ours;
 use super::core::{Core, Inner, Listed};
 use super::error::EngineError;
+use super::genesis::charter_id;
 use super::take::Arrived;
 use crate::base::{BlockNumber, DeviceId, Id, Signature};
 use crate::map::Root;
@@ -24,13 +25,13 @@ pub fn is_protected(policy: &Policy, number: BlockNumber) -> bool {
     matches!(mode_of(policy, number), Mode::ReadOnly | Mode::Owner)
 }
 
-/// Whether a commit stands on commits of a device that none of `heads` stands on.
-fn brings(commit: &Commit, device: &DeviceId, heads: &[(Id, Arc<Commit>)]) -> bool {
+/// Whether a commit stands on commits of makers such as these that none of `heads` stands on.
+fn brings(commit: &Commit, is_meant: impl Fn(&DeviceId) -> bool, heads: &[(Id, Arc<Commit>)]) -> bool {
     let stood_on = |(_, head): &(Id, Arc<Commit>), maker: &Maker, counter: u64| {
         let below = head.vector.get(maker).is_some_and(|known| known.counter >= counter);
         below || (head.device, head.session) == (maker.device, maker.session) && head.counter >= counter
     };
-    let makers = commit.vector.iter().filter(|(maker, _)| maker.device == *device);
+    let makers = commit.vector.iter().filter(|(maker, _)| is_meant(&maker.device));
     makers.into_iter().any(|(maker, stamp)| !heads.iter().any(|head| stood_on(head, maker, stamp.counter)))
 }
 
@@ -90,9 +91,16 @@ impl Core {
         }
     }
 
-    /// Whether an arrived entry is work from before its maker knew the policy in force, which that one has yet to bring
-    /// under it: sign it anew on the floor, or set it aside. The maker is the commit's, or one whose commits that one
-    /// stands on and `heads` do not.
+    /// Whether a commit was made without the policy in force: before it, or under one of the same number that lost.
+    pub(super) fn is_behind(&self, commit: &Commit, policy: &Policy, charter: &Charter) -> bool {
+        let id = || self.keys.catalogue.as_ref().map(|keys| charter_id(keys, charter));
+        commit.policy_counter < policy.counter
+            || commit.policy_counter == policy.counter && id().is_some_and(|id| id != commit.charter.id)
+    }
+
+    /// Whether an entry of a commit that is behind is work from before its maker knew the policy in force, which that one has
+    /// yet to bring under it: sign it anew on the floor, or set it aside. The maker is the commit's, or one whose commits
+    /// that one stands on and `heads` do not. The floor of a policy that lost names nobody, and holds the work of anybody.
     pub(super) fn is_unaware(
         &self,
         (policy, charter): (&Policy, &Charter),
@@ -101,13 +109,14 @@ impl Core {
         commit: &Commit,
         heads: &[(Id, Arc<Commit>)],
     ) -> bool {
-        let elsewhere = entry.signer == commit.device || brings(commit, &entry.signer, heads);
+        let by_signer = |device: &DeviceId| *device == entry.signer;
+        let elsewhere =
+            entry.is_unsigned() || entry.signer == commit.device || brings(commit, by_signer, heads);
         let Some(block) = charter.blocks.get(&number).filter(|block| block.birth == entry.birth) else {
             // The block is gone: what was in it belongs where its maker brings it.
-            return commit.policy_counter < policy.counter && elsewhere && entry.root.is_some();
+            return elsewhere && entry.root.is_some();
         };
-        commit.policy_counter < policy.counter
-            && elsewhere
+        elsewhere
             && entry.root.map(|root| root.id) != block.floor.root
             && !self.still_counts(policy, charter, number, entry)
     }
@@ -128,15 +137,22 @@ impl Core {
     pub(super) fn leaves_others_behind(&self, ours: &Ours, arrived: &Commit, id: Id) -> bool {
         let (policy, charter) = (&ours.state.policy, &ours.state.charter);
         let theirs = [(id, Arc::new(arrived.clone()))];
+        let own = self.keys.device.public();
         let left = |(number, listed): (&BlockNumber, &Listed)| {
             let entry = &listed.entry;
             let Some(block) = charter.blocks.get(number) else { return false };
-            entry.signer != self.keys.device.public()
+            // What was fixed by a policy that lost may be anybody's, unless it is what both sides come from.
+            let nobodys = entry.is_unsigned();
+            let is_meant = |device: &DeviceId| *device == entry.signer || nobodys && *device != own;
+            let brings = |head: &Commit| nobodys && head.device != own || brings(head, is_meant, &theirs);
+            let common = ours.bases.first().and_then(|base| base.entries.get(number));
+            entry.signer != own
+                && !(nobodys && common.is_some_and(|common| common.entry == *entry))
                 && entry.birth == block.birth
                 && entry.root.map(|root| root.id) != block.floor.root
                 && !self.still_counts(policy, charter, *number, entry)
                 && !self.may_write(policy, charter, *number)
-                && ours.heads.iter().any(|(_, head)| brings(head, &entry.signer, &theirs))
+                && ours.heads.iter().any(|(_, head)| !arrived.covers(head) && brings(head))
         };
         ours.entries.iter().any(left)
     }
@@ -150,13 +166,7 @@ impl Core {
         if inner.heads.iter().all(|(_, head)| arrived.commit.covers(head)) {
             return Ok(BTreeSet::new());
         }
-        let theirs = (arrived.reference.commit.id, &*arrived.commit);
-        let base = inner.versions.bases(&inner.heads, theirs).into_iter().next();
-        let base = base.and_then(|base| Some((base, base.commit.as_ref()?)));
-        let base = match base {
-            Some((base, commit)) => self.open_catalogue(&base.image, commit)?.1,
-            None => BTreeMap::new(),
-        };
+        let base = self.common_entries(inner, arrived)?;
         let device = self.keys.device.public();
         let is_own = |(number, listed): &(&BlockNumber, &Listed)| {
             let known = base.get(number).map(|listed| &listed.entry);
@@ -164,6 +174,20 @@ impl Core {
             (listed.entry.signer == device || listed.entry.is_unsigned()) && known != Some(&listed.entry)
         };
         Ok(inner.entries.iter().filter(is_own).map(|(number, _)| *number).collect())
+    }
+
+    /// The entries of the newest version that an arrived one and this device both stand on.
+    pub(super) fn common_entries(
+        &self,
+        inner: &Inner,
+        arrived: &Arrived,
+    ) -> Result<BTreeMap<BlockNumber, Listed>, EngineError> {
+        let theirs = (arrived.reference.commit.id, &*arrived.commit);
+        let base = inner.versions.bases(&inner.heads, theirs).into_iter().next();
+        Ok(match base.and_then(|base| Some((base, base.commit.as_ref()?))) {
+            Some((base, commit)) => self.open_catalogue(&base.image, commit)?.1,
+            None => BTreeMap::new(),
+        })
     }
 
     /// Whether what is here of a block stays, and what has come of it in `commit` is passed over without blame: who
@@ -187,7 +211,7 @@ impl Core {
             let carried =
                 other.signer != commit.device || self.allows(policy, charter, number, &other.signer);
             let same = mine.root.map(|root| root.id) == other.root.map(|root| root.id);
-            return commit.policy_counter < policy.counter && (same || carried);
+            return self.is_behind(commit, policy, charter) && (same || carried);
         }
         apart
             && is_protected(policy, number)

@@ -214,6 +214,8 @@ impl Core {
         let image = head.map(|version| version.image.clone());
         let heads = inner.heads.clone();
         let apart = !heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
+        let behind = self.is_behind(&arrived.commit, policy, charter);
+        let common = if behind { self.common_entries(&inner, arrived)? } else { BTreeMap::new() };
         let mut told = self.told_entries(&inner)?;
         told.retain(|number, _| !inner.spoilt.contains(number));
         drop(inner);
@@ -234,7 +236,10 @@ impl Core {
         };
         let (mut good, mut outdated) = (0, BTreeSet::new());
         plan.unaware = arrived.entries.iter().any(|(number, theirs)| {
-            self.is_unaware((policy, charter), *number, &theirs.entry, &arrived.commit, &heads)
+            let known = common.get(number).is_some_and(|common| common.entry == theirs.entry);
+            behind
+                && !(known && theirs.entry.is_unsigned())
+                && self.is_unaware((policy, charter), *number, &theirs.entry, &arrived.commit, &heads)
         });
         // The protected ones first: the others are held against them.
         let mut blocks: Vec<_> = charter.blocks.iter().collect();
@@ -270,7 +275,7 @@ impl Core {
             if checked.is_ok()
                 && let Some(excess) = self.excess(*number, charter, arrived)?
             {
-                plan.unaware |= arrived.commit.policy_counter < policy.counter;
+                plan.unaware |= behind;
                 checked = Err(Unfit::Refused(excess));
             }
             match checked {
@@ -283,10 +288,7 @@ impl Core {
                 Err(Unfit::Absent(place)) => return Err(TreeError::Absent(place).into()),
                 Err(Unfit::Refused(refused)) => {
                     // Before a joiner has any state: a version from before the policy is nobody's misdeed.
-                    if ours.is_none()
-                        && arrived.commit.policy_counter < policy.counter
-                        && theirs.entry.counter <= block.floor.counter
-                    {
+                    if ours.is_none() && behind && theirs.entry.counter <= block.floor.counter {
                         outdated.insert(number.0);
                     }
                     let status = refusal_status(

@@ -144,3 +144,45 @@ fn what_was_written_into_a_block_comes_along_when_it_is_none_any_more() {
     await_agreement(&[&a, &b, &c]);
     fsck(&[&a, &b, &c]);
 }
+
+/// What a policy fixed that loses against another admin's bears nobody's name, and may hold what a third one made.
+#[test]
+fn what_a_policy_fixed_that_lost_is_set_aside_at_who_made_it() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.json(&["block", NAME, "add", "/docs"]);
+    a.write("docs/text", b"agreed");
+    a.sync();
+    let b = world.joined("b", &a, "admin");
+    let c = world.joined("c", &a, "write");
+    await_agreement(&[&a, &b, &c]);
+    offline(&b);
+    c.write("docs/new", b"made by c");
+    a.awaits("docs/new", b"made by c");
+    a.json(&["policy", NAME, "set", "/docs", "ro"]);
+    a.sync();
+    wait_until("c has heard of the policy", || c.status()["blocks"][1]["writable"] == false);
+    await_agreement(&[&a, &c]);
+    c.umount();
+    // Of two policies more than a's one, so that they hold.
+    b.json(&["policy", NAME, "set", "/docs", "ro"]);
+    b.json(&["block", NAME, "quota", "/docs", "--bytes", "1000000"]);
+    b.write("from-b", b"b");
+    online(&b);
+    a.awaits("from-b", b"b");
+    a.write("from-a", b"a");
+    b.awaits("from-a", b"a");
+    await_agreement(&[&a, &b]);
+    c.mount();
+    c.awaits("from-a", b"a");
+    await_agreement(&[&a, &b, &c]);
+    for device in [&a, &b, &c] {
+        assert!(!device.path("docs/new").exists());
+        assert_eq!(fs::read(device.path("docs/text")).unwrap(), b"agreed");
+    }
+    assert_eq!(fs::read(c.path(".kilofs/refused/1/new")).unwrap(), b"made by c");
+    c.write("free", b"by c, again");
+    a.awaits("free", b"by c, again");
+    await_agreement(&[&a, &b, &c]);
+    fsck(&[&a, &b, &c]);
+}
