@@ -43,7 +43,7 @@
 //!    and the loser's becomes a conflict copy beside it: a new inode, made like those of rule 4, with the same
 //!    data id, so that no chunk is sealed again.
 //! 10. Mode, owner, times and each extended attribute are merged one by one; where both changed one, the winner's
-//!     value stands (of change times, and a directory's mtime, the later).
+//!     value stands (of change times the later, of a directory's mtimes that of the later change).
 //! 11. Link counts and the parents of directories are counted anew from the names.
 
 mod apply;

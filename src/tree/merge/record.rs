@@ -2,7 +2,7 @@
 
 use super::delta::{Group, Rank};
 use crate::base::Inode;
-use crate::tree::inode::{InodeRecord, RecordSize};
+use crate::tree::inode::{InodeRecord, RecordSize, Timestamp};
 
 /// Numbers below belong to block roots and other inodes that are made without drawing.
 const FIRST_DRAWN_INODE: Inode = Inode(1 << 32);
@@ -62,7 +62,7 @@ impl Group {
         let base = self.record.base.as_ref();
         let data = if self.data_side() == Rank::Winner { winner } else { loser };
         let mtime = if winner.is_directory() {
-            later(base.map(|r| r.mtime), winner.mtime, loser.mtime)
+            directory_mtime(base, winner, loser)
         } else if self.data_changed(Rank::Winner) != self.data_changed(Rank::Loser) {
             data.mtime
         } else {
@@ -84,6 +84,16 @@ impl Group {
 /// Who changed it prevails; of two changes the winner's.
 fn three_way<T: PartialEq>(base: Option<T>, winner: T, loser: T) -> T {
     if base.is_some_and(|base| base == winner) { loser } else { winner }
+}
+
+/// Who changed it prevails; of two changes the one made later: a program that gives a directory the time of another one does
+/// so last, and a base that is too old to know the directory makes both sides look as if they had changed it.
+fn directory_mtime(base: Option<&InodeRecord>, winner: &InodeRecord, loser: &InodeRecord) -> Timestamp {
+    match base.map(|record| record.mtime) {
+        Some(base) if base == winner.mtime => loser.mtime,
+        Some(base) if base == loser.mtime => winner.mtime,
+        _ => (winner.ctime, winner.mtime).max((loser.ctime, loser.mtime)).1,
+    }
 }
 
 /// Who changed it prevails; of two changes the greater.

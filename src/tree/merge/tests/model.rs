@@ -125,6 +125,17 @@ impl Fs {
         Some(())
     }
 
+    pub(super) fn set_mtime(&mut self, path: &str, mtime: Timestamp) -> Done {
+        let (inode, now) = (self.look(path)?, self.now());
+        let record = &mut self.nodes.get_mut(&inode).unwrap().record;
+        (record.mtime, record.ctime) = (mtime, now);
+        Some(())
+    }
+
+    pub(super) fn mtime(&self, path: &str) -> Option<Timestamp> {
+        Some(self.nodes[&self.look(path)?].record.mtime)
+    }
+
     pub(super) fn set_xattr(&mut self, path: &str, name: &str, value: Option<&str>) -> Done {
         let (inode, now) = (self.look(path)?, self.now());
         let node = self.nodes.get_mut(&inode)?;

@@ -2,6 +2,7 @@
 
 use super::model::Fs;
 use super::stored::{Authors, merge, merge_crossed};
+use crate::tree::inode::Timestamp;
 use crate::tree::merge::Merged;
 
 const A_WINS: Authors = Authors { lamport: [2, 1], sound: true };
@@ -300,5 +301,22 @@ fn a_rename_holds_although_the_base_is_too_old_to_know_the_file() {
         let (fs, report) = merge(Some(&base), &moved, &beside, authors);
         assert!(fs.look("d/new").is_some() && fs.look("d/.new.tmp").is_none(), "{:?}", fs.paths());
         assert!(fs.look("e/beside").is_some() && report.conflicts.is_empty());
+    }
+}
+
+/// As above: a former state of the directory is no change of its time, though that time is the greater one.
+#[test]
+fn the_time_given_to_a_directory_holds_although_the_base_is_too_old_to_know_it() {
+    let base = base();
+    let mut made = base.on_device(1);
+    made.mkdir("n").unwrap();
+    let (mut given, mut beside) = (made.clone(), made.on_device(2));
+    let long_ago = Timestamp { seconds: 1, nanos: 0 };
+    given.create("n/file", b"text").unwrap();
+    given.set_mtime("n", long_ago).unwrap();
+    beside.create("e/beside", b"x").unwrap();
+    for authors in [A_WINS, B_WINS] {
+        assert_eq!(merge(Some(&base), &given, &beside, authors).0.mtime("n"), Some(long_ago));
+        assert_eq!(merge(None, &given, &beside, authors).0.mtime("n"), Some(long_ago));
     }
 }
