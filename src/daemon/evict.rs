@@ -123,6 +123,9 @@ impl Driver {
     pub(super) async fn keep_within_limit(self: &Arc<Self>) {
         let (Some(limit), Some(net)) = (self.core.settings.local_limit_bytes, self.net()) else { return };
         let present = self.core.present_bytes();
+        // On a full disk the limit is what the disk leaves.
+        let lacking = self.core.lacking_bytes().unwrap_or(0);
+        let limit = if lacking > 0 { limit.min(present.saturating_sub(lacking)) } else { limit };
         // What was fetched to be hashed must stay until it was.
         if present <= limit || self.facts.lock().demand.is_hashing() {
             return;
@@ -153,7 +156,7 @@ impl Driver {
     }
 
     /// The published head, if a neighbour keeps all of it.
-    fn kept_elsewhere(&self) -> Option<KeptVersion> {
+    pub(super) fn kept_elsewhere(&self) -> Option<KeptVersion> {
         let inner = self.core.inner();
         let head = inner.versions.get(&inner.state.head?.infohash)?.clone();
         drop(inner);

@@ -69,6 +69,7 @@ mod repair;
 mod report;
 mod restore;
 pub mod ring_file;
+mod room;
 pub mod setup;
 mod share;
 pub mod size;

@@ -55,7 +55,7 @@ impl Core {
     }
 
     /// What the images of these versions take with all that is never let go.
-    fn bytes_with<'a>(&self, inner: &'a Inner, versions: impl Iterator<Item = &'a Image>) -> u64 {
+    pub(super) fn bytes_with<'a>(&self, inner: &'a Inner, versions: impl Iterator<Item = &'a Image>) -> u64 {
         let mut slots: BTreeSet<SlotIndex> = BTreeSet::new();
         let set_aside = inner.set_aside.iter().map(|aside| &aside.image);
         let begun = inner.begun.iter().map(|(_, image)| image);
@@ -234,6 +234,7 @@ impl Driver {
     pub(super) async fn look_after_store(self: Arc<Self>) {
         self.keep_fresh();
         self.keep_presence().await;
+        self.make_room_on_disk().await;
         self.keep_within_limit().await;
         self.look_after_quota().await;
     }
@@ -296,7 +297,8 @@ impl Driver {
         Ok(Err(0))
     }
 
-    async fn give_back(&self) -> Result<(), EngineError> {
+    /// Gives the space of what was let go back.
+    pub(super) async fn give_back(&self) -> Result<(), EngineError> {
         let core = self.core.clone();
         let settled = tokio::task::spawn_blocking(move || core.commit_twice()).await;
         settled.map_err(|error| EngineError::Other(error.to_string()))?

@@ -12,9 +12,6 @@ use std::sync::atomic::Ordering;
 /// A record that nobody confirmed for so long may be an old one that somebody holds in front of us.
 pub(super) const STALE_SECONDS: f64 = 86_400.0;
 
-/// With less room than this a person should know.
-const LITTLE_BYTES: u64 = 8 << 20;
-
 /// What a device is told that a rotation left out.
 pub(super) const LEFT_OUT: &str = "this device was left out when the database moved to new keys: what is here stays readable, nothing newer comes, \
      and what is changed here reaches nobody; ask the admin for a new link";
@@ -153,7 +150,7 @@ pub fn status(core: &Core, driver: Option<&Driver>, serving: bool, mounted_at: O
             driver.filter(|driver| driver.life.met_rival()).map(|_| RIVAL.into()).into_iter().collect(),
             core.own_in_words(),
             core.dead_link(state),
-            full_in_words(core).into_iter().collect(),
+            core.full_in_words().into_iter().collect(),
             driver
                 .filter(|_| serving)
                 .and_then(|driver| waiting_in_words(&inner, driver))
@@ -191,18 +188,6 @@ fn transfers(driver: &Driver) -> Vec<TransferStatus> {
         done_bytes: total_bytes.saturating_sub(missing),
     };
     driver.transfers().into_iter().map(transfer).collect()
-}
-
-/// That the disk is full, where somebody writes.
-fn full_in_words(core: &Core) -> Option<String> {
-    if core.tree.as_ref()?.space().ok()?.free_bytes > LITTLE_BYTES {
-        return None;
-    }
-    Some(format!(
-        "the disk that holds {} is full: what does not fit is refused; free some space, deleting here helps once no kept version \
-         shows what was deleted",
-        core.paths.store.display()
-    ))
 }
 
 fn moved_warnings(core: &Core, ahead: bool) -> Option<String> {

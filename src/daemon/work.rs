@@ -15,6 +15,8 @@ pub struct Work {
     pub puts: AtomicU64,
     /// Records and lifelines put back as they were.
     pub reputs: AtomicU64,
+    /// Older versions that went since the disk was full.
+    pub let_go: AtomicU64,
     /// Commits of the store.
     pub commits: AtomicU64,
     /// Batches written to the intent log.

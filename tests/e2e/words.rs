@@ -121,27 +121,44 @@ fn the_log_says_of_each_version_what_it_changed() {
     }
 }
 
+/// What programs are told that a mount has left, in bytes.
+fn room(device: &Device) -> u64 {
+    let space = rustix::fs::statvfs(&device.mount).unwrap();
+    space.f_bavail * space.f_frsize
+}
+
 #[test]
-fn a_full_disk_is_told_while_something_can_still_be_done() {
+fn a_full_disk_is_told_and_deleting_makes_room_on_it() {
     let world = World::new();
-    let _disk = SmallDisk::at(world.place("a"), 48 << 20).expect("these tests are run as root");
+    let _disk = SmallDisk::at(world.place("a"), 64 << 20).expect("these tests are run as root");
     let a = world.creator("a");
-    // What a kept version shows would stay on the disk.
-    a.umount();
-    a.mount_with(&["--offline"]);
+    let b = world.joined("b", &a, "write");
+    a.write("stays", &Dice::new(3).bytes(4 << 20));
+    await_agreement(&[&a, &b]);
     // Nobody syncs: programs believe what write and close say.
-    let error = std::fs::write(a.path("large"), Dice::new(1).bytes(60 << 20)).unwrap_err();
+    let error = std::fs::write(a.path("large"), Dice::new(1).bytes(80 << 20)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
     wait_until("it is said", || warnings(&a).contains("is full: what does not fit is refused"));
+    // Now a version shows what fitted.
+    await_agreement(&[&a, &b]);
+    let large = std::fs::metadata(a.path("large")).unwrap().len();
+    assert!(large > 16 << 20, "{large}");
     std::fs::remove_file(a.path("large")).unwrap();
-    wait_until("there is room again", || {
-        std::fs::write(a.path("small"), Dice::new(2).bytes(4 << 20)).is_ok()
-    });
+    wait_until("there is room again", || room(&a) > large / 4 * 3);
     wait_until("it is said no more", || !warnings(&a).contains("is full"));
-    // It is on the disk without a sync.
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert!(a.log().contains("the disk is full: an older version is let go"));
+    a.write("second", &Dice::new(2).bytes(12 << 20));
+    await_agreement(&[&a, &b]);
+    // It is on the disk.
     a.kill9();
     a.mount();
-    a.awaits("small", &Dice::new(2).bytes(4 << 20));
+    for (name, seed, bytes) in [("stays", 3, 4 << 20), ("second", 2, 12 << 20)] {
+        for device in [&a, &b] {
+            device.awaits(name, &Dice::new(seed).bytes(bytes));
+        }
+    }
+    assert_eq!(a.status()["conflicts"].as_array().unwrap().len(), 0);
     assert!(a.log().matches("changes are not durable").count() <= 1, "{}", a.log());
+    a.umount();
+    a.ok(&["fsck", NAME]);
 }
