@@ -163,7 +163,7 @@ impl Core {
                         }
                         Merge::TooMuch { ours_stays: false } => {
                             overflow.ours = true;
-                            let by_us = ours.is_by(number, &self.keys.device.public());
+                            let by_us = self.has_own_work(&ours, *number, arrived)?;
                             aside.extend(by_us.then_some((*number, own)));
                             theirs.root()
                         }

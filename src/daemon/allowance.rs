@@ -1,14 +1,16 @@
 //! What a block may hold, at whoever receives it. Writers keep to the quota; two of them may each have filled the rest of
 //! it while apart, so twice as much is tolerated. Beyond that a state is refused, and a merge does not come about.
 
+use super::adopt::Ours;
 use super::control::Failure;
 use super::core::{Core, Listed};
 use super::error::EngineError;
+use super::floor::brings;
 use super::take::Arrived;
 use crate::base::{BlockNumber, InfoHash};
 use crate::image::Image;
 use crate::map::{Map, Root};
-use crate::record::{BlockCharter, Charter, Quota, VersionRef};
+use crate::record::{BlockCharter, Charter, Commit, Quota, VersionRef};
 use crate::tree::meter::{Usage, growth, usage};
 use crate::tree::version::Version;
 use crate::tree::{ImageSource, Tree};
@@ -102,6 +104,47 @@ impl Core {
         }
         let used = self.holds(number, block, state)?;
         Ok(used.exceeds(&block.quota, TOLERANCE).then_some(used))
+    }
+
+    /// Whether this device's side of a block has work of its own in it that an arrived version does not stand on. Who signed
+    /// the side does not tell: another device may have merged that work with its own, and its version was taken here.
+    pub(super) fn has_own_work(
+        &self,
+        ours: &Ours,
+        number: BlockNumber,
+        arrived: &Arrived,
+    ) -> Result<bool, EngineError> {
+        let device = self.keys.device.public();
+        if ours.is_by(&number, &device) {
+            return Ok(true);
+        }
+        let theirs = [(arrived.reference.commit.id, arrived.commit.clone())];
+        if !ours.heads.iter().any(|(_, head)| brings(head, |maker| *maker == device, &theirs)) {
+            return Ok(false);
+        }
+        let below = |commit: &Commit| {
+            commit.device == device
+                && !arrived.commit.covers(commit)
+                && ours.heads.iter().any(|(_, head)| **head == *commit || head.covers(commit))
+        };
+        let kept: Vec<_> = {
+            let inner = self.inner();
+            let own =
+                inner.versions.iter().filter_map(|kept| Some((kept.image.clone(), kept.commit.clone()?)));
+            own.filter(|(_, commit)| below(commit)).collect()
+        };
+        let entry = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
+        let base = ours.bases.first().and_then(|base| entry(base.entries.get(&number)));
+        // Where none of them is kept any more it may have been in this block.
+        let mut found = true;
+        for (image, commit) in &kept {
+            let listed = entry(self.open_catalogue(image, commit)?.1.get(&number));
+            found = listed.as_ref().is_some_and(|entry| entry.signer == device) && listed != base;
+            if found {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Why an arrived state of a block is refused beside what is here, if it is for what it holds.

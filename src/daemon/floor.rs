@@ -26,7 +26,11 @@ pub fn is_protected(policy: &Policy, number: BlockNumber) -> bool {
 }
 
 /// Whether a commit stands on commits of makers such as these that none of `heads` stands on.
-fn brings(commit: &Commit, is_meant: impl Fn(&DeviceId) -> bool, heads: &[(Id, Arc<Commit>)]) -> bool {
+pub(super) fn brings(
+    commit: &Commit,
+    is_meant: impl Fn(&DeviceId) -> bool,
+    heads: &[(Id, Arc<Commit>)],
+) -> bool {
     let stood_on = |(_, head): &(Id, Arc<Commit>), maker: &Maker, counter: u64| {
         let below = head.vector.get(maker).is_some_and(|known| known.counter >= counter);
         below || (head.device, head.session) == (maker.device, maker.session) && head.counter >= counter

@@ -152,14 +152,63 @@ fn what_three_devices_fill_apart_is_there_or_set_aside() {
             a.awaits(&format!("box/{name}"), &data);
             continue;
         }
-        // Whose it was has it still.
-        let aside = super::trees::entries(&device.path(".kilofs/refused"));
-        // The directory of the block has a name like that too.
-        let is_file = |path: &std::path::Path| device.path(".kilofs/refused").join(path).is_file();
-        let kept = aside.keys().find(|path| path.ends_with(&name) && is_file(path));
-        let kept = kept.unwrap_or_else(|| panic!("{name} is lost: {:?}", aside.keys()));
-        assert_eq!(std::fs::read(device.path(".kilofs/refused").join(kept)).unwrap(), data);
-        let refused = device.status()["refused"].clone();
-        assert!(refused.as_array().unwrap().iter().any(|one| one["kind"] == "local"), "{refused}");
+        assert_set_aside(device, &name, &data);
     }
+}
+
+/// Whose it was has it still.
+#[track_caller]
+fn assert_set_aside(device: &Device, name: &str, data: &[u8]) {
+    let aside = super::trees::entries(&device.path(".kilofs/refused"));
+    // The directory of the block has a name like that too.
+    let is_file = |path: &std::path::Path| device.path(".kilofs/refused").join(path).is_file();
+    let kept = aside.keys().find(|path| path.ends_with(name) && is_file(path));
+    let kept = kept.unwrap_or_else(|| panic!("{name} is lost: {:?}", aside.keys()));
+    assert_eq!(std::fs::read(device.path(".kilofs/refused").join(kept)).unwrap(), data);
+    let refused = device.status()["refused"].clone();
+    assert!(refused.as_array().unwrap().iter().any(|one| one["kind"] == "local"), "{refused}");
+}
+
+/// One of two has merged both devices' work and signed the block; both must find theirs when that merge loses.
+#[test]
+fn what_another_device_merged_is_set_aside_at_whoever_made_it() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.json(&["block", NAME, "add", "/box", "--quota-bytes", "1M"]);
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    let c = world.joined("c", &a, "write");
+    for device in [&b, &c] {
+        wait_until("everybody has the block", || device.path("box").is_dir());
+    }
+    await_agreement(&[&a, &b, &c]);
+    for (index, device) in [&a, &b, &c].into_iter().enumerate() {
+        device.umount();
+        device.mount_with(&["--offline"]);
+        fill(device, &format!("box/{index}"), index as u64, 900 << 10).unwrap();
+        device.umount();
+    }
+    // Many versions make c's side the later one.
+    c.mount();
+    for round in 0..8 {
+        c.write("round", format!("round {round}").as_bytes());
+        c.sync();
+    }
+    c.umount();
+    a.mount();
+    b.mount();
+    b.awaits("box/0", &Dice::new(0).bytes(900 << 10));
+    a.awaits("box/1", &Dice::new(1).bytes(900 << 10));
+    await_agreement(&[&a, &b]);
+    c.mount();
+    for device in [&a, &b] {
+        device.awaits("box/2", &Dice::new(2).bytes(900 << 10));
+    }
+    await_agreement(&[&a, &b, &c]);
+    for device in [&a, &b, &c] {
+        assert_eq!(names(device, "box"), ["2"]);
+    }
+    assert_set_aside(&a, "0", &Dice::new(0).bytes(900 << 10));
+    assert_set_aside(&b, "1", &Dice::new(1).bytes(900 << 10));
+    assert_eq!(c.status()["refused"], serde_json::json!([]));
 }
