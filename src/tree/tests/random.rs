@@ -274,7 +274,11 @@ impl Run {
 
     fn attributes(&mut self) {
         let (number, inode) = self.directory();
-        let mode = self.dice.below(0o1000) as u16;
+        let mut mode = self.dice.below(0o1000) as u16;
+        if self.model.0[&number].mode == mode {
+            // What changes nothing leaves a time that ends with the process, and a test of its own.
+            mode ^= 1;
+        }
         let set = SetAttr { mode: Some(mode), ..SetAttr::default() };
         assert_eq!(self.world().tree.set_attr(inode, set).unwrap().mode, mode);
         self.model.0.get_mut(&number).unwrap().mode = mode;
