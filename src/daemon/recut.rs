@@ -174,6 +174,20 @@ impl Core {
         Ok((draft.snapshot()?, roots))
     }
 
+    /// The blocks that a policy which does not hold cut, or filled, at a border that `charter` does not have. Their counters
+    /// leaped as well: taken as they are, what was cut out would look removed by everybody.
+    pub(super) fn cut_elsewhere(&self, arrived: &Arrived, charter: &Charter) -> BTreeSet<BlockNumber> {
+        let (image, commit) = (&arrived.image, &arrived.commit);
+        let Some(theirs) = self.open_charter(image, commit, &commit.charter.id) else {
+            return BTreeSet::new();
+        };
+        let floor = |charter: &Charter, number: BlockNumber| {
+            charter.blocks.get(&number).map_or(0, |block| block.floor.counter)
+        };
+        let outer = borders(&theirs, charter).into_iter().map(|border| border.outer.0);
+        outer.filter(|number| floor(&theirs, *number) > floor(charter, *number)).collect()
+    }
+
     /// Takes a version whose policy moves borders, in one step with that policy: both blocks of each border or neither.
     /// None where there is nothing of the kind to do.
     pub(super) fn take_across(

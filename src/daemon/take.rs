@@ -216,6 +216,7 @@ impl Core {
         let apart = !heads.iter().all(|(_, commit)| arrived.commit.covers(commit));
         let behind = self.is_behind(&arrived.commit, policy, charter);
         let common = if behind { self.common_entries(&inner, arrived)? } else { BTreeMap::new() };
+        let elsewhere = if behind { self.cut_elsewhere(arrived, charter) } else { BTreeSet::new() };
         let mut told = self.told_entries(&inner)?;
         told.retain(|number, _| !inner.spoilt.contains(number));
         drop(inner);
@@ -258,6 +259,12 @@ impl Core {
                 plan.entries.extend(ours.map(|ours| (*number, ours.clone())));
                 continue;
             };
+            if elsewhere.contains(number) {
+                good += 1;
+                plan.unaware = true;
+                plan.entries.extend(ours.map(|ours| (*number, ours.clone())));
+                continue;
+            }
             let rules = (policy, charter);
             if let Some(ours) = ours
                 && self.outranks(rules, *number, (ours, theirs), &arrived.commit, apart)

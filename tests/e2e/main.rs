@@ -42,6 +42,7 @@ mod rates;
 mod reach;
 mod reader;
 mod repair;
+mod rivals;
 mod rotate;
 mod share;
 mod share_faults;
