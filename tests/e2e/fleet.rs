@@ -92,7 +92,9 @@ fn a_signal_ends_all_of_them() {
     mirror.join_as("one", &a.link("mirror"));
     mirror.join_as("two", &a.link("read"));
     mirror.mirror_all(&[]);
-    await_kept(&mirror, "two", &a);
+    for name in ["one", "two"] {
+        await_kept(&mirror, name, &a);
+    }
     let process = rustix::process::Pid::from_raw(mirror.pid().cast_signed()).unwrap();
     rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
     wait_until("the process has ended", || !mirror.lives());
