@@ -2,7 +2,7 @@
 
 use super::allowance::limit;
 use super::aside::Lost;
-use super::conflicts::note_conflicts;
+use super::conflicts::{note_conflicts, plural};
 use super::core::{Core, Inner, Listed, now_seconds};
 use super::error::EngineError;
 use super::genesis::charter_id;
@@ -124,7 +124,6 @@ impl Core {
         let image = self.with_live(arrived, plan)?;
         let draft = Arc::new(self.store.draft(&image)?);
         let mut roots = BTreeMap::new();
-        let id_of = |root: Option<Root>| root.map(|root| root.id);
         let (mut merged, mut broken, mut overflow) = (false, false, Overflow::default());
         let (mut aside, mut whole, mut changed) = (Lost::new(), Lost::new(), Lost::new());
         for (number, block) in &ours.state.charter.blocks {
@@ -405,14 +404,18 @@ impl Core {
             time: arrived.commit.time,
         };
         let merged = merge_block(number, base, &crossed, &our_side, &their_side)?;
-        let mut sink = DraftSource::new(draft.clone(), Stream::Fresh);
-        let root = apply_merged(&their_version, &merged, &our_source, &mut sink)?;
-        let id = |root: Option<Root>| root.map(|root| root.id);
-        let is_new = id(root) != id(theirs.root()) && id(root) != id(our_root);
-        if is_new && self.overflows(number, block, (&draft.snapshot()?, root))?.is_some() {
-            return Ok(Merge::TooMuch { ours_stays: our_side.wins_over(&their_side) });
+        let sink = |draft: &Arc<Draft>| DraftSource::new(draft.clone(), Stream::Fresh);
+        let apply = |sink: &mut DraftSource| apply_merged(&their_version, &merged, &our_source, sink);
+        if !block.quota.is_none() {
+            // Tried beside the draft: a merge frees what it replaces, and where it holds too much that stays, and must live.
+            let trial = Arc::new(self.store.draft(&draft.snapshot()?)?);
+            let root = apply(&mut sink(&trial))?;
+            let is_known = [theirs.root(), our_root].map(id_of).contains(&id_of(root));
+            if !is_known && self.overflows(number, block, (&trial.snapshot()?, root))?.is_some() {
+                return Ok(Merge::TooMuch { ours_stays: our_side.wins_over(&their_side) });
+            }
         }
-        Ok(Merge::Made(root))
+        Ok(Merge::Made(apply(&mut sink(draft))?))
     }
 
     /// Who stands behind this device's side of a merge: the newest commit below the head, or, where there are changes
@@ -442,6 +445,6 @@ impl Core {
     }
 }
 
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
+fn id_of(root: Option<Root>) -> Option<Id> {
+    root.map(|root| root.id)
 }

@@ -40,6 +40,11 @@ pub fn existing_conflicts(inner: &mut Inner, tree: &Tree) -> Vec<ConflictStatus>
     inner.state.conflicts.iter().cloned().collect()
 }
 
+/// The ending of a word for so many.
+pub(super) fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -154,6 +154,10 @@ fn what_three_devices_fill_apart_is_there_or_set_aside() {
         }
         assert_set_aside(device, &name, &data);
     }
+    // What was tried and held too much has taken nothing of what stays.
+    for device in devices {
+        assert_eq!(device.json(&["fsck", NAME])["findings"], serde_json::json!([]));
+    }
 }
 
 /// Whose it was has it still.
