@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long an engine that holds a store may take to answer, and how often it is asked.
-const STARTING_PATIENCE: Duration = Duration::from_secs(15);
+const STARTING_PATIENCE: Duration = Duration::from_secs(5);
 const STARTING_PAUSE: Duration = Duration::from_millis(50);
 
 /// One command's line to one database.

@@ -127,9 +127,8 @@ fn what_two_devices_fill_apart_is_all_there() {
     a.awaits("box/fits", b"fits");
 }
 
-#[test]
-fn what_three_devices_fill_apart_is_there_or_set_aside() {
-    let world = World::new();
+/// Three devices in agreement, with an empty block of one MiB.
+fn three_with_a_box(world: &World) -> [Device; 3] {
     let a = world.creator("a");
     a.json(&["block", NAME, "add", "/box", "--quota-bytes", "1M"]);
     a.sync();
@@ -139,6 +138,13 @@ fn what_three_devices_fill_apart_is_there_or_set_aside() {
         wait_until("everybody has the block", || device.path("box").is_dir());
     }
     await_agreement(&[&a, &b, &c]);
+    [a, b, c]
+}
+
+#[test]
+fn what_three_devices_fill_apart_is_there_or_set_aside() {
+    let world = World::new();
+    let [a, b, c] = three_with_a_box(&world);
     let devices = [&a, &b, &c];
     filled_apart(&devices);
     await_agreement(&devices);
@@ -177,15 +183,7 @@ fn assert_set_aside(device: &Device, name: &str, data: &[u8]) {
 #[test]
 fn what_another_device_merged_is_set_aside_at_whoever_made_it() {
     let world = World::new();
-    let a = world.creator("a");
-    a.json(&["block", NAME, "add", "/box", "--quota-bytes", "1M"]);
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    let c = world.joined("c", &a, "write");
-    for device in [&b, &c] {
-        wait_until("everybody has the block", || device.path("box").is_dir());
-    }
-    await_agreement(&[&a, &b, &c]);
+    let [a, b, c] = three_with_a_box(&world);
     for (index, device) in [&a, &b, &c].into_iter().enumerate() {
         device.umount();
         device.mount_with(&["--offline"]);

@@ -17,6 +17,20 @@ fn rivals(world: &World) -> [Device; 3] {
     [a, b, c]
 }
 
+/// The same, while b is away: a has made `sub` a block, and a and c have written there.
+fn with_a_border_of_a(world: &World) -> [Device; 3] {
+    let [a, b, c] = rivals(world);
+    offline(&b);
+    a.json(&["block", NAME, "add", "/sub"]);
+    a.write("sub/in-the-block", b"inside, by a");
+    a.write("outside", b"outside, by a");
+    a.sync();
+    c.awaits("sub/in-the-block", b"inside, by a");
+    c.write("sub/by-c", b"inside, by c");
+    a.awaits("sub/by-c", b"inside, by c");
+    [a, b, c]
+}
+
 /// Whether a device shows a content, or has it among what is set aside.
 fn has(device: &Device, content: &str) -> bool {
     let found = |root: std::path::PathBuf| {
@@ -44,16 +58,8 @@ fn assert_whole(devices: &[&Device], made: &[(&Device, &str)]) {
 #[test]
 fn a_border_of_a_policy_that_lost_takes_nothing_away() {
     let world = World::new();
-    let [a, b, c] = rivals(&world);
-    offline(&b);
-    a.json(&["block", NAME, "add", "/sub"]);
-    a.write("sub/in-the-block", b"inside, by a");
-    a.write("outside", b"outside, by a");
-    a.sync();
-    c.awaits("sub/in-the-block", b"inside, by a");
-    c.write("sub/by-c", b"inside, by c");
+    let [a, b, c] = with_a_border_of_a(&world);
     c.write("also-outside", b"outside, by c");
-    a.awaits("sub/by-c", b"inside, by c");
     a.awaits("also-outside", b"outside, by c");
     await_agreement(&[&a, &c]);
     c.umount();
@@ -78,15 +84,7 @@ fn a_border_of_a_policy_that_lost_takes_nothing_away() {
 #[test]
 fn one_directory_that_two_make_a_block_keeps_what_is_in_it() {
     let world = World::new();
-    let [a, b, c] = rivals(&world);
-    offline(&b);
-    a.json(&["block", NAME, "add", "/sub"]);
-    a.write("sub/in-the-block", b"inside, by a");
-    a.write("outside", b"outside, by a");
-    a.sync();
-    c.awaits("sub/in-the-block", b"inside, by a");
-    c.write("sub/by-c", b"inside, by c");
-    a.awaits("sub/by-c", b"inside, by c");
+    let [a, b, c] = with_a_border_of_a(&world);
     await_agreement(&[&a, &c]);
     c.umount();
     b.json(&["policy", NAME, "set", "/docs", "ro"]);

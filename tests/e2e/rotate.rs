@@ -266,14 +266,7 @@ fn who_was_away_follows_and_who_was_removed_does_not() {
 #[test]
 fn an_interrupted_rotation_is_finished_at_the_next_start() {
     let world = World::new();
-    let a = world.creator("a");
-    a.write("before", b"before");
-    a.sync();
-    let b = world.joined("b", &a, "write");
-    b.awaits("before", b"before");
-    b.write("from-b", b"b");
-    a.awaits("from-b", b"b");
-    await_agreement(&[&a, &b]);
+    let (a, b) = world.two_writers();
     let old_key = key(&a);
     a.umount();
     // No network: the keys change here and nobody hears of it yet.
@@ -292,7 +285,7 @@ fn an_interrupted_rotation_is_finished_at_the_next_start() {
     let moved = a.home.join(format!("databases/{NAME}/moved"));
     assert!(moved.exists());
     a.mount();
-    a.awaits("before", b"before");
+    a.awaits("text", b"by a");
     wait_until("b follows", || key(&b) != old_key);
     a.write("again", b"again");
     b.awaits("again", b"again");
@@ -306,7 +299,7 @@ fn an_interrupted_rotation_is_finished_at_the_next_start() {
     b.write("twice", b"twice moved");
     a.awaits("twice", b"twice moved");
     let late = world.joined("late", &a, "read");
-    for (name, content) in [("before", &b"before"[..]), ("from-b", b"b"), ("twice", b"twice moved")] {
+    for (name, content) in [("text", &b"by a"[..]), ("from-b", b"b"), ("twice", b"twice moved")] {
         late.awaits(name, content);
     }
     // The policy goes on under new keys.
@@ -353,16 +346,22 @@ fn a_recovery_sheet_leads_to_the_keys_of_today() {
     await_agreement(&[&a, &c]);
 }
 
-/// The second one hears of the first when it is back: what it wrote stays, and it says that there are two databases now.
-#[test]
-fn two_rotations_apart_are_told() {
-    let world = World::new();
+/// Two devices with the admin key, which both have `before`.
+fn two_admins(world: &World) -> (Device, Device) {
     let a = world.creator("a");
     a.write("before", b"before");
     a.sync();
     let b = world.joined("b", &a, "admin");
     b.awaits("before", b"before");
     await_agreement(&[&a, &b]);
+    (a, b)
+}
+
+/// The second one hears of the first when it is back: what it wrote stays, and it says that there are two databases now.
+#[test]
+fn two_rotations_apart_are_told() {
+    let world = World::new();
+    let (a, b) = two_admins(&world);
     b.umount();
     b.mount_with(&["--offline"]);
     b.json(&["rotate", NAME, "--keep", &id(&a)]);
@@ -383,12 +382,7 @@ fn two_rotations_apart_are_told() {
 #[test]
 fn a_rotation_looks_first_whether_there_was_one() {
     let world = World::new();
-    let a = world.creator("a");
-    a.write("before", b"before");
-    a.sync();
-    let b = world.joined("b", &a, "admin");
-    b.awaits("before", b"before");
-    await_agreement(&[&a, &b]);
+    let (a, b) = two_admins(&world);
     b.umount();
     a.json(&["rotate", NAME, "--keep", &id(&b)]);
     a.sync();
