@@ -4,7 +4,7 @@
 use super::absent::absent_place;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
-use super::flight::{InFlight, SHARED_PAUSE};
+use super::flight::{Haste, InFlight, SHARED_PAUSE};
 use super::transfer::missing_bytes;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes, PieceIndex, Place, RegionIndex};
@@ -23,8 +23,6 @@ const SMALL_BYTES_MAX: u64 = 4 << 20;
 const ASK_DEADLINE: Duration = Duration::from_secs(8);
 /// Before a question is put again, somebody may have come.
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
-/// So long a reader waits for what others are fetching: then it asks too, and overtakes what was asked for before.
-const OVERTAKE_AFTER: Duration = Duration::from_secs(1);
 /// Bytes that are fetched ahead of a reader: doubled for one that reads on.
 const AHEAD_BYTES_MIN: u64 = 512 << 10;
 const AHEAD_BYTES_MAX: u64 = 8 << 20;
@@ -136,7 +134,7 @@ impl Driver {
         let infohash = version.infohash;
         let unknown = incoming.unknown();
         if !unknown.is_empty() && bytes_of(incoming, &unknown) <= SMALL_BYTES_MAX {
-            self.bring_once(net, infohash, incoming, &unknown, ASK_DEADLINE).await;
+            self.bring_once(net, infohash, incoming, &unknown, Haste::Awaited, ASK_DEADLINE).await;
         }
         let finishing = incoming.clone();
         let image = blocking(move || Ok(finishing.finish_partial()?)).await?;
@@ -156,7 +154,7 @@ impl Driver {
                 return Ok(Some(image));
             }
             let pieces = together(absent.iter().flat_map(|place| incoming.missing_at(*place)), incoming);
-            let left = self.bring_once(net, infohash, incoming, &pieces, ASK_DEADLINE).await;
+            let left = self.bring_once(net, infohash, incoming, &pieces, Haste::Awaited, ASK_DEADLINE).await;
             if left.len() == pieces.len() {
                 tracing::debug!(version = %infohash, pieces = left.len(), "no neighbour brings its structure");
                 return Ok(None);
@@ -171,7 +169,6 @@ impl Driver {
         place: Place,
         deadline: Instant,
     ) -> Result<bool, EngineError> {
-        let begun = Instant::now();
         while Instant::now() < deadline {
             let Some((infohash, supply)) = self.supply_at(place).await? else { return Ok(true) };
             let wanted = supply.missing_at(place);
@@ -179,14 +176,12 @@ impl Driver {
                 return Ok(true);
             }
             let Some(net) = self.net() else { return Ok(false) };
-            let mine = self.begin_flight(supply.hashes(), &wanted);
+            let mut mine = self.begin_flight(&supply, &wanted, Haste::Awaited);
             if mine.pieces.is_empty() {
-                if begun.elapsed() < OVERTAKE_AFTER {
-                    tokio::time::sleep(SHARED_PAUSE).await;
-                } else {
-                    let patience = ASK_DEADLINE.min(deadline - Instant::now());
-                    self.bring(net, infohash, &supply, &wanted, patience).await;
-                }
+                mine = self.overtake(&supply, &wanted);
+            }
+            if mine.pieces.is_empty() {
+                tokio::time::sleep(SHARED_PAUSE).await;
                 continue;
             }
             self.facts.lock().demand.note_fetched(place);
@@ -301,7 +296,7 @@ impl Driver {
         let end = hashes.length.start_of(*last) + hashes.bytes_of(*last);
         let bytes = self.facts.lock().demand.ahead_of(place, end);
         let beyond = Place { offset: end, length: u32::try_from(bytes).unwrap_or(u32::MAX) };
-        let flight = self.begin_flight(hashes, &supply.missing_at(beyond));
+        let flight = self.begin_flight(supply, &supply.missing_at(beyond), Haste::Ahead);
         if flight.pieces.is_empty() {
             return;
         }

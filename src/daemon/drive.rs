@@ -242,6 +242,7 @@ impl Driver {
                 if !self.life.looked(life).await {
                     return;
                 }
+                self.await_news(net, version.infohash).await;
                 let fetched = self.fetch(net, version).await;
                 self.note_source(version.infohash, matches!(fetched, Ok(Fetched::NoSource)));
                 let outcome = fetched.unwrap_or_else(|error| {

@@ -4,7 +4,7 @@
 use super::demand::blocking;
 use super::drive::{Driver, Net, error_chain};
 use super::error::EngineError;
-use super::flight::{Flight, SHARED_PAUSE};
+use super::flight::{Flight, Haste, SHARED_PAUSE};
 use super::transfer::missing_bytes;
 use crate::base::{InfoHash, PieceIndex};
 use crate::image::{Incoming, StoreError};
@@ -48,7 +48,7 @@ impl Load<'_> {
             if self.incoming.has(piece) {
                 continue;
             }
-            let flight = self.driver.begin_flight(self.incoming.hashes(), &[piece]);
+            let flight = self.driver.begin_flight(self.incoming, &[piece], Haste::Ahead);
             if flight.pieces.is_empty() {
                 self.shared.store(true, Ordering::Relaxed);
             } else {

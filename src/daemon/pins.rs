@@ -4,6 +4,7 @@ use super::core::Core;
 use super::demand::blocking;
 use super::drive::{Driver, Net};
 use super::error::EngineError;
+use super::flight::Haste;
 use super::versions::Version as KeptVersion;
 use crate::base::{Inode, PieceIndex, Place};
 use crate::image::Incoming;
@@ -125,7 +126,9 @@ impl Driver {
     ) -> Result<(), EngineError> {
         let batch = (BATCH_BYTES / supply.hashes().length.bytes()).max(1) as usize;
         for batch in wanted.chunks(batch) {
-            let left = self.bring_once(net, head.reference.infohash, supply, batch, BATCH_DEADLINE).await;
+            let left = self
+                .bring_once(net, head.reference.infohash, supply, batch, Haste::Ahead, BATCH_DEADLINE)
+                .await;
             if left.len() == batch.len() {
                 let why = "no neighbour brings what is missing; it is tried again with the next version";
                 return Err(EngineError::Network(why.into()));

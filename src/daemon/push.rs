@@ -27,6 +27,9 @@ const BASE_PAUSE: Duration = Duration::from_millis(2);
 /// Bytes that an answer brings along. Who asks for the difference has missed versions, or is about to hear of others: what is
 /// more is fetched when it is known which version is taken, and comes once.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How long a fetch waits for what a neighbour is telling, which may be what is to be fetched.
+const NEWS_PATIENCE: Duration = Duration::from_secs(20);
+const NEWS_PAUSE: Duration = Duration::from_millis(5);
 const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(4);
 
 /// What is on its way between neighbours.
@@ -150,7 +153,7 @@ impl Driver {
                 }
                 Event::Said(_, Message::Kept(seq)) => self.tell(Input::Kept(seq)),
                 Event::Said(_, Message::Moved(moved)) => self.hear_of_move(net, *moved).await,
-                Event::Said(..) => {}
+                Event::Said(..) | Event::Heard(_) => {}
             }
         }
     }
@@ -199,6 +202,20 @@ impl Driver {
             self.facts.lock().exchanged.wait(newest, Some(from), message);
         }
         self.tell(Input::Heard(heard));
+    }
+
+    /// Lets neighbours end what they are telling: a record that the DHT brings meanwhile is most likely the same one, and its
+    /// bytes would come twice.
+    pub(super) async fn await_news(&self, net: &Net, infohash: InfoHash) {
+        let end = Instant::now() + NEWS_PATIENCE;
+        // What is here is waited for by the news that stand on it.
+        let here = || {
+            self.facts.lock().exchanged.has_all_of(&infohash)
+                || self.core.inner().versions.get(&infohash).is_some()
+        };
+        while net.gossip.hears_much() && !here() && Instant::now() < end {
+            tokio::time::sleep(NEWS_PAUSE).await;
+        }
     }
 
     /// What a look at the DHT brought is told to the neighbours, who leave some looks to each other: at once if it can

@@ -39,6 +39,8 @@ fn a_block_belongs_to_one_device_and_then_to_another() {
     }
     b.write("letters/text", b"changed by b");
     c.awaits("letters/text", b"changed by b");
+    // What the admin has not heard of when it gives the block to another does not count.
+    await_agreement(&[&a, &b, &c]);
     let listed = c.json(&["block", NAME, "list"]);
     assert_eq!(
         (listed[1]["mode"].as_str(), listed[1]["owner"].as_str()),

@@ -66,7 +66,7 @@ impl Asks {
                     Event::Said(from, Message::Want { bases, .. }) => {
                         bases.iter().for_each(|base| self.asking.has(*from, *base));
                     }
-                    Event::Said(..) => {}
+                    Event::Said(..) | Event::Heard(_) => {}
                 }
                 return Some(other);
             }

@@ -35,7 +35,7 @@ pub(super) async fn accept_all(inner: Weak<Inner>, listener: TcpListener, stop: 
                 }
                 tokio::spawn(async move {
                     let secret = inner.secret.lock().clone();
-                    let linked = link::accept(stream, &secret, inner.paces()).await;
+                    let linked = link::accept(stream, &secret, inner.shared()).await;
                     let ended = match linked {
                         Ok(link) => inner.clone().converse(link, from, false).await,
                         Err(error) => {

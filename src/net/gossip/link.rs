@@ -10,6 +10,7 @@ use crate::crypt::Secret;
 use crate::crypt::channel::{Dialer, FRAME_OVERHEAD, GREETING_BYTES, Opener, Sealer, answer};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -41,6 +42,34 @@ pub(super) struct Incoming {
     bytes: Allowance,
     messages: Allowance,
     pace: Arc<Pace>,
+    burdens: Burdens,
+    /// Of the message that was read last.
+    burden: Option<Burden>,
+}
+
+/// How many long messages are arriving or wait to be heard; clones share the count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Burdens(Arc<AtomicUsize>);
+
+impl Burdens {
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn begin(&self) -> Burden {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Burden(self.clone())
+    }
+}
+
+/// A long message, from its first byte until whoever holds this lets it go.
+#[derive(Debug)]
+pub struct Burden(Burdens);
+
+impl Drop for Burden {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is written to a connection.
@@ -51,42 +80,50 @@ pub(super) struct Outgoing {
     pace: Arc<Pace>,
 }
 
-/// How fast all connections together may be read, and written to.
-pub(super) type Paces = (Arc<Pace>, Arc<Pace>);
+/// What all connections have in common.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// How fast they may be read.
+    pub down: Arc<Pace>,
+    /// How fast they may be written to.
+    pub up: Arc<Pace>,
+    pub burdens: Burdens,
+}
 
 /// Opens a channel over a connection that was dialled.
 pub(super) async fn dial(
     mut stream: TcpStream,
-    shared: &Secret,
-    paces: Paces,
+    secret: &Secret,
+    shared: Shared,
 ) -> io::Result<(Incoming, Outgoing)> {
     stream.set_nodelay(true)?;
-    let (dialer, first) = Dialer::greet(shared);
+    let (dialer, first) = Dialer::greet(secret);
     let mut second = [0; GREETING_BYTES];
     let greeting = async {
         stream.write_all(&first).await?;
         stream.read_exact(&mut second).await
     };
     timeout(GREETING_DEADLINE, greeting).await??;
-    let (sealer, opener) = dialer.finish(shared, &second).ok_or_else(stranger)?;
-    Ok(split(stream, sealer, opener, paces))
+    let (sealer, opener) = dialer.finish(secret, &second).ok_or_else(stranger)?;
+    Ok(split(stream, sealer, opener, shared))
 }
 
 /// Opens a channel over a connection that was accepted.
 pub(super) async fn accept(
     mut stream: TcpStream,
-    shared: &Secret,
-    paces: Paces,
+    secret: &Secret,
+    shared: Shared,
 ) -> io::Result<(Incoming, Outgoing)> {
     stream.set_nodelay(true)?;
     let mut first = [0; GREETING_BYTES];
     timeout(GREETING_DEADLINE, stream.read_exact(&mut first)).await??;
-    let (second, sealer, opener) = answer(shared, &first).ok_or_else(stranger)?;
+    let (second, sealer, opener) = answer(secret, &first).ok_or_else(stranger)?;
     timeout(GREETING_DEADLINE, stream.write_all(&second)).await??;
-    Ok(split(stream, sealer, opener, paces))
+    Ok(split(stream, sealer, opener, shared))
 }
 
-fn split(stream: TcpStream, sealer: Sealer, opener: Opener, (down, up): Paces) -> (Incoming, Outgoing) {
+fn split(stream: TcpStream, sealer: Sealer, opener: Opener, shared: Shared) -> (Incoming, Outgoing) {
+    let Shared { down, up, burdens } = shared;
     let (reading, writing) = stream.into_split();
     let incoming = Incoming {
         stream: reading,
@@ -94,6 +131,8 @@ fn split(stream: TcpStream, sealer: Sealer, opener: Opener, (down, up): Paces) -
         bytes: Allowance::full(BYTES_A_SECOND, BURST_BYTES),
         messages: Allowance::full(MESSAGES_A_SECOND, BURST_MESSAGES),
         pace: down,
+        burdens,
+        burden: None,
     };
     (incoming, Outgoing { stream: writing, sealer, frame: Vec::new(), pace: up })
 }
@@ -117,12 +156,18 @@ impl Incoming {
         self.next(false).await
     }
 
+    /// What the last message weighs, if it was a long one: to be kept until it has been heard.
+    pub(super) fn burden(&mut self) -> Option<Burden> {
+        self.burden.take()
+    }
+
     async fn next(&mut self, waits: bool) -> io::Result<Option<Message>> {
         let length = timeout(SILENCE_MAX, self.stream.read_u32_le()).await?? as usize;
         if !(FRAME_OVERHEAD..=MESSAGE_BYTES_MAX + FRAME_OVERHEAD).contains(&length) {
             return Err(malformed());
         }
         self.pace.note(4);
+        self.burden = (length > READY_BYTES).then(|| self.burdens.begin());
         // Memory follows what has arrived, not what was announced.
         let mut sealed = Vec::with_capacity(length.min(READY_BYTES));
         while sealed.len() < length {

@@ -3,7 +3,7 @@
 use super::candidates::{Candidates, at_port};
 use super::coming;
 use super::doubt::Pulse;
-use super::link::{self, Incoming, Outgoing, Paces};
+use super::link::{self, Burden, Burdens, Incoming, Outgoing, Shared};
 use super::message::{ADDRESSES_MAX, Hello, Message};
 use super::options::{GossipOptions, Neighbour};
 use super::own::{is_of_use, is_own, own_addresses};
@@ -45,6 +45,8 @@ pub enum Event {
     Left(NeighbourId),
     /// A neighbour said something.
     Said(NeighbourId, Message),
+    /// That was long: whoever asks is told that it is arriving until this is dropped.
+    Heard(Burden),
 }
 
 /// The neighbours of one database at one device; clones share them, and all connections end with the last.
@@ -64,8 +66,7 @@ pub(super) struct Inner {
     pub(super) state: Mutex<State>,
     pub(super) wake: Notify,
     next: AtomicU64,
-    up: Arc<Pace>,
-    down: Arc<Pace>,
+    shared: Shared,
     stop: CancellationToken,
 }
 
@@ -124,8 +125,11 @@ impl Gossip {
             state: Mutex::default(),
             wake: Notify::new(),
             next: AtomicU64::new(0),
-            up: Arc::new(Pace::new(options.limit_up)),
-            down: Arc::new(Pace::new(options.limit_down)),
+            shared: Shared {
+                down: Arc::new(Pace::new(options.limit_down)),
+                up: Arc::new(Pace::new(options.limit_up)),
+                burdens: Burdens::default(),
+            },
             stop: stop.clone(),
         });
         if options.meets {
@@ -137,12 +141,12 @@ impl Gossip {
 
     /// Limits what is sent to all together, in bytes a second, where it was limited from the start.
     pub fn limit_up(&self, a_second: u32) {
-        self.0.inner.up.renew(a_second);
+        self.0.inner.shared.up.renew(a_second);
     }
 
     /// The same for what is fetched.
     pub fn limit_down(&self, a_second: u32) {
-        self.0.inner.down.renew(a_second);
+        self.0.inner.shared.down.renew(a_second);
     }
 
     /// Where neighbours connect: the port to announce.
@@ -207,10 +211,15 @@ impl Gossip {
         all.map(neighbour).collect()
     }
 
+    /// Whether a long message, most likely the bytes of a change, is arriving or has not been heard yet.
+    pub fn hears_much(&self) -> bool {
+        self.0.inner.shared.burdens.any()
+    }
+
     /// Bytes that arrived and bytes that were sent, as they were on the wire.
     pub fn traffic(&self) -> (u64, u64) {
         let inner = &self.0.inner;
-        (inner.down.bytes(), inner.up.bytes())
+        (inner.shared.down.bytes(), inner.shared.up.bytes())
     }
 }
 
@@ -221,9 +230,8 @@ impl Drop for Handle {
 }
 
 impl Inner {
-    /// What all connections share.
-    pub(super) fn paces(&self) -> Paces {
-        (self.down.clone(), self.up.clone())
+    pub(super) fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
     fn add(&self, addresses: impl IntoIterator<Item = SocketAddr>, by_hand: bool) {
@@ -267,7 +275,7 @@ impl Inner {
         let linked = async {
             let stream = timeout(DIAL_DEADLINE, TcpStream::connect(address)).await??;
             let secret = self.secret.lock().clone();
-            link::dial(stream, &secret, self.paces()).await
+            link::dial(stream, &secret, self.shared()).await
         };
         let ended = match linked.await {
             Ok(link) => {
@@ -406,6 +414,9 @@ impl Inner {
                 Some(message) => {
                     if self.events.send(Event::Said(id, message)).await.is_err() {
                         return Ok(());
+                    }
+                    if let Some(burden) = incoming.burden() {
+                        let _ = self.events.send(Event::Heard(burden)).await;
                     }
                 }
             }
