@@ -96,7 +96,7 @@ impl Desk {
                 let runtime = tokio::runtime::Handle::current();
                 let fault = |place| {
                     let deadline = tokio::time::Instant::now() + FAULT_PATIENCE;
-                    runtime.block_on(self.driver.fault_for(place, deadline))
+                    runtime.block_on(self.driver.fault_for(place, None, deadline))
                 };
                 let value = restore::restore(&self.core, version, &path, to.as_deref(), &mut changes, &fault);
                 self.driver.told(changes);

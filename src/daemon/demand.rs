@@ -8,6 +8,7 @@ use super::flight::{Haste, InFlight, SHARED_PAUSE};
 use super::transfer::missing_bytes;
 use super::versions::Version as KeptVersion;
 use crate::base::{InfoHash, PieceHashes, PieceIndex, Place, RegionIndex};
+use crate::fuse::Reading;
 use crate::image::{Image, Incoming};
 use crate::net::gossip::NeighbourId;
 use crate::record::VersionRef;
@@ -23,9 +24,6 @@ const SMALL_BYTES_MAX: u64 = 4 << 20;
 const ASK_DEADLINE: Duration = Duration::from_secs(8);
 /// Before a question is put again, somebody may have come.
 const AGAIN_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes that are fetched ahead of a reader: doubled for one that reads on.
-const AHEAD_BYTES_MIN: u64 = 512 << 10;
-const AHEAD_BYTES_MAX: u64 = 8 << 20;
 /// Levels of maps and restarts that bringing a structure may take.
 const ROUNDS_MAX: usize = 64;
 /// Times that taking a version may be put off for bytes that it turns out to need.
@@ -37,8 +35,7 @@ pub(super) struct Demand {
     /// Versions that lack bytes, as what comes in is added to them.
     supplies: BTreeMap<InfoHash, Arc<Incoming>>,
     pub(super) in_flight: InFlight,
-    /// Where the last reader will go on, and how much was fetched ahead of it.
-    ahead: Vec<(u64, u64)>,
+    pub(super) rows: super::ahead::Rows,
     /// Fetching the rest of the head.
     pub(super) completing: Errand,
     pub(super) pins: Vec<Vec<u8>>,
@@ -57,22 +54,8 @@ pub(super) struct Demand {
 
 /// Publications that may fail for single pieces.
 const UNHASHED_MAX: u32 = 3;
-/// Readers that are followed at a time.
-const READERS_MAX: usize = 16;
 
 impl Demand {
-    /// How much to fetch beyond a place: more for who reads on where it left off.
-    fn ahead_of(&mut self, place: Place, end: u64) -> u64 {
-        let follows = |(next, _): &(u64, u64)| (*next..=*next + AHEAD_BYTES_MAX).contains(&place.offset);
-        let bytes = match self.ahead.iter().position(follows) {
-            Some(index) => (self.ahead.remove(index).1 * 2).min(AHEAD_BYTES_MAX),
-            None => AHEAD_BYTES_MIN,
-        };
-        self.ahead.insert(0, (end, bytes));
-        self.ahead.truncate(READERS_MAX);
-        bytes
-    }
-
     /// A version was published.
     pub(super) fn hashed(&mut self) {
         self.unhashed = 0;
@@ -164,9 +147,11 @@ impl Driver {
     }
 
     /// Brings the bytes at a place of whichever kept version lacks them, the newest first; whether none lacks them now.
+    /// What follows what is being read is fetched ahead.
     pub(super) async fn fault(
         self: &Arc<Self>,
         place: Place,
+        reading: Option<Reading>,
         deadline: Instant,
     ) -> Result<bool, EngineError> {
         while Instant::now() < deadline {
@@ -185,7 +170,7 @@ impl Driver {
                 continue;
             }
             self.facts.lock().demand.note_fetched(place);
-            self.fetch_ahead(infohash, &supply, place, &wanted);
+            self.fetch_ahead((infohash, &supply), &wanted, reading, ASK_DEADLINE);
             let patience = ASK_DEADLINE.min(deadline - Instant::now());
             let left = self.bring(net, infohash, &supply, &mine.pieces, patience).await;
             let asked = mine.pieces.len();
@@ -198,8 +183,13 @@ impl Driver {
     }
 
     /// [`Driver::fault`] for a request of the kernel; whether it can be done now.
-    pub(super) async fn fault_for(self: &Arc<Self>, place: Place, deadline: Instant) -> bool {
-        match self.fault(place, deadline).await {
+    pub(super) async fn fault_for(
+        self: &Arc<Self>,
+        place: Place,
+        reading: Option<Reading>,
+        deadline: Instant,
+    ) -> bool {
+        match self.fault(place, reading, deadline).await {
             Ok(true) => true,
             Ok(false) => {
                 tracing::warn!(
@@ -283,31 +273,6 @@ impl Driver {
             None => Ok(()),
         }
     }
-
-    fn fetch_ahead(
-        self: &Arc<Self>,
-        infohash: InfoHash,
-        supply: &Arc<Incoming>,
-        place: Place,
-        wanted: &[PieceIndex],
-    ) {
-        let hashes = supply.hashes();
-        let Some(last) = wanted.last() else { return };
-        let end = hashes.length.start_of(*last) + hashes.bytes_of(*last);
-        let bytes = self.facts.lock().demand.ahead_of(place, end);
-        let beyond = Place { offset: end, length: u32::try_from(bytes).unwrap_or(u32::MAX) };
-        let flight = self.begin_flight(supply, &supply.missing_at(beyond), Haste::Ahead);
-        if flight.pieces.is_empty() {
-            return;
-        }
-        let (driver, supply) = (self.clone(), supply.clone());
-        tokio::spawn(async move {
-            if let Some(net) = driver.net() {
-                driver.bring(net, infohash, &supply, &flight.pieces, ASK_DEADLINE).await;
-            }
-            drop(flight);
-        });
-    }
 }
 
 /// Work of which one run at a time is enough, and which is run again for who asked for it meanwhile.
@@ -367,24 +332,5 @@ mod tests {
         assert!(!errand.want(), "it is under way");
         assert!(errand.goes_on() && !errand.goes_on());
         assert!(errand.want());
-    }
-
-    #[test]
-    fn who_reads_on_gets_more_ahead() {
-        let mut demand = Demand::default();
-        let place = |offset| Place { offset, length: 1000 };
-        assert_eq!(demand.ahead_of(place(0), 1000), AHEAD_BYTES_MIN);
-        // Another reader elsewhere does not disturb the first one.
-        assert_eq!(demand.ahead_of(place(1 << 40), (1 << 40) + 1000), AHEAD_BYTES_MIN);
-        assert_eq!(demand.ahead_of(place(1000), 2000), 2 * AHEAD_BYTES_MIN);
-        assert_eq!(demand.ahead_of(place(2000 + AHEAD_BYTES_MIN), 3000), 4 * AHEAD_BYTES_MIN);
-        for _ in 0..10 {
-            demand.ahead_of(place(3000), 3000);
-        }
-        assert_eq!(demand.ahead_of(place(3000), 3000), AHEAD_BYTES_MAX);
-        for reader in 0..100u64 {
-            demand.ahead_of(place(reader << 30), reader << 30);
-        }
-        assert_eq!(demand.ahead.len(), READERS_MAX);
     }
 }

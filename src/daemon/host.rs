@@ -4,7 +4,7 @@ use super::aside::SetAside;
 use super::commands::Desk;
 use super::history;
 use crate::base::{Id, InfoHash, Inode, Place};
-use crate::fuse::{Host, Provenance, RefusedEntry, VersionEntry};
+use crate::fuse::{Host, Provenance, Reading, RefusedEntry, VersionEntry};
 use crate::tree::{ReadTree, TreeError};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -55,10 +55,16 @@ impl Host for EngineHost {
         self.desk.driver.changed();
     }
 
-    fn fault(&self, place: Place, deadline: Instant, then: Box<dyn FnOnce(bool) + Send>) {
+    fn fault(
+        &self,
+        place: Place,
+        reading: Option<Reading>,
+        deadline: Instant,
+        then: Box<dyn FnOnce(bool) + Send>,
+    ) {
         let driver = self.desk.driver.clone();
         self.runtime.spawn(async move {
-            let came = driver.fault_for(place, deadline.into()).await;
+            let came = driver.fault_for(place, reading, deadline.into()).await;
             tokio::task::spawn_blocking(move || then(came));
         });
     }

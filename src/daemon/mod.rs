@@ -3,6 +3,7 @@
 
 mod absent;
 mod adopt;
+mod ahead;
 pub mod allowance;
 pub mod answers;
 pub mod aside;

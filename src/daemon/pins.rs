@@ -105,7 +105,7 @@ impl Driver {
                 );
                 self.bring_all(net, &head).await
             }
-            _ => self.fault(place, Instant::now() + BATCH_DEADLINE).await.map(drop),
+            _ => self.fault(place, None, Instant::now() + BATCH_DEADLINE).await.map(drop),
         };
         if let Err(error) = brought {
             tracing::warn!(%error, "nothing is published yet: bytes that are not here have to be hashed for it");

@@ -93,7 +93,7 @@ impl Driver {
             match taken.await {
                 Err(error) => match absent_place(&error) {
                     Some(place)
-                        if self.fault(place, tokio::time::Instant::now() + STALL_DEADLINE).await? => {}
+                        if self.fault(place, None, tokio::time::Instant::now() + STALL_DEADLINE).await? => {}
                     _ => return Err(error),
                 },
                 taken => return taken,

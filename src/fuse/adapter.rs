@@ -5,6 +5,7 @@ use super::attr::{chosen_time, kind, to_kernel};
 use super::attributes::Namespace;
 use super::errno::{Refusal, errno};
 use super::files::{Caller, Opened};
+use super::host::Reading;
 use super::init;
 use super::names::{Maker, node_kind};
 use super::reply::{self, GENERATION};
@@ -205,7 +206,8 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let number = inode(number);
-        self.0.when_here(
+        self.0.when_read(
+            Reading { inode: number, begin: offset, end: offset.saturating_add(bytes.into()) },
             move |shared| shared.read(number, handle, offset, bytes),
             move |read| reply::data(reply, read),
         );

@@ -2,7 +2,9 @@
 //! the threads which take requests go on.
 
 use super::errno::Refusal;
+use super::host::Reading;
 use super::shared::Shared;
+use super::shelf;
 use crate::base::Place;
 use crate::tree::TreeError;
 use std::sync::Arc;
@@ -33,6 +35,18 @@ impl Shared {
         self.again_when_here(outcome, attempt, answer);
     }
 
+    /// [`Shared::when_here`] for a request that reads a file's content.
+    pub fn when_read<T: 'static>(
+        self: &Arc<Shared>,
+        reading: Reading,
+        attempt: impl Fn(&Shared) -> Result<T, Refusal> + Send + 'static,
+        answer: impl FnOnce(Result<T, Refusal>) + Send + 'static,
+    ) {
+        let reading = (!shelf::holds(reading.inode)).then_some(reading);
+        let outcome = attempt(self);
+        self.unless_absent((reading, None), outcome, attempt, answer);
+    }
+
     /// [`Shared::when_here`] for a request of which the first attempt has been made.
     pub fn again_when_here<T: 'static>(
         self: &Arc<Shared>,
@@ -40,12 +54,12 @@ impl Shared {
         attempt: impl Fn(&Shared) -> Result<T, Refusal> + Send + 'static,
         answer: impl FnOnce(Result<T, Refusal>) + Send + 'static,
     ) {
-        self.unless_absent(None, outcome, attempt, answer);
+        self.unless_absent((None, None), outcome, attempt, answer);
     }
 
     fn unless_absent<T: 'static>(
         self: &Arc<Shared>,
-        deadline: Option<Instant>,
+        (reading, deadline): (Option<Reading>, Option<Instant>),
         outcome: Result<T, Refusal>,
         attempt: impl Fn(&Shared) -> Result<T, Refusal> + Send + 'static,
         answer: impl FnOnce(Result<T, Refusal>) + Send + 'static,
@@ -58,8 +72,8 @@ impl Shared {
                 return answer(Err(TreeError::Absent(place).into()));
             }
             let outcome = attempt(&shared);
-            shared.unless_absent(Some(deadline), outcome, attempt, answer);
+            shared.unless_absent((reading, Some(deadline)), outcome, attempt, answer);
         };
-        self.host.fault(place, deadline, Box::new(then));
+        self.host.fault(place, reading, deadline, Box::new(then));
     }
 }

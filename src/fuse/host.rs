@@ -5,6 +5,17 @@ use crate::tree::{ReadTree, TreeError};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What a program reads of a file of the working head: from one byte on, up to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// The file.
+    pub inode: Inode,
+    /// Its first byte that is read.
+    pub begin: u64,
+    /// The one behind the last.
+    pub end: u64,
+}
+
 /// The engine as a mount sees it. All calls come from the threads that answer the kernel: none may wait for the
 /// network, for a notification to the kernel, or for longer than a disk takes.
 pub trait Host: Send + Sync {
@@ -12,9 +23,15 @@ pub trait Host: Send + Sync {
     fn persist(&self) -> Result<(), TreeError>;
     /// Something was changed. Called after every successful mutation, before its caller hears of it; must be cheap.
     fn mutated(&self);
-    /// Brings the bytes at a place, which some version lacks. `then` is told whether they are here, by another thread and
+    /// Brings the bytes at a place, which some version lacks, because of what is being read, if that is known. `then` is told whether they are here, by another thread and
     /// at the deadline at the latest.
-    fn fault(&self, place: Place, deadline: Instant, then: Box<dyn FnOnce(bool) + Send>);
+    fn fault(
+        &self,
+        place: Place,
+        reading: Option<Reading>,
+        deadline: Instant,
+        then: Box<dyn FnOnce(bool) + Send>,
+    );
     /// The content of `.kilofs/status`: one JSON object.
     fn status(&self) -> String;
     /// The content of `.kilofs/conflicts`: one line a conflict.

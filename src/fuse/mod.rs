@@ -28,7 +28,7 @@ mod shared;
 mod shelf;
 
 pub use error::MountError;
-pub use host::{Host, Provenance, RefusedEntry, VersionEntry};
+pub use host::{Host, Provenance, Reading, RefusedEntry, VersionEntry};
 pub use mount::{Mounted, mount};
 pub use mountpoint::{Unmount, clear_stale, unmount};
 pub use options::{Audience, MountOptions};

@@ -86,7 +86,8 @@ async fn bind(address: SocketAddr, bootstrap: &[String]) -> Result<AsyncDht, Err
     });
     let end = Instant::now() + REBIND_DEADLINE;
     loop {
-        match builder.build() {
+        // A node that finds its port taken may end before it can say so: asked beforehand, the system says it.
+        match UdpSocket::bind(address).map(drop).and_then(|()| builder.build()) {
             Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
                 sleep(REBIND_PAUSE).await
             }

@@ -4,7 +4,7 @@
 use super::process::{Done, LOOK, PATIENCE, Service, run_within, wait_until};
 use serde_json::Value;
 use std::io::Write;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,16 +20,21 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_kilofs");
 pub const NAME: &str = "shared";
 const NODES: u16 = 8;
 
-/// Consecutive UDP ports that are free now; no two callers of one process get the same. They lie below those that the
-/// kernel gives to engines that take any (32768 and above), so none is taken before it is used.
+/// Consecutive UDP ports that are free now. They lie below those that the kernel gives to engines that take any (32768
+/// and above), so none is taken before it is used; and nobody else who draws ports this way gets them for as long as
+/// this process lives: it listens at the TCP ports of the same numbers.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static RESERVED: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
     let spread = u16::try_from(std::process::id() % 12_000).unwrap();
     _ = NEXT.compare_exchange(0, 17_000 + spread, Ordering::SeqCst, Ordering::SeqCst);
     for _ in 0..500 {
         let first = NEXT.fetch_add(count, Ordering::SeqCst);
+        let reserved: Vec<_> =
+            (first..first + count).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
         let bound: Vec<_> = (first..first + count).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
-        if bound.iter().all(Result::is_ok) {
+        if reserved.iter().all(Result::is_ok) && bound.iter().all(Result::is_ok) {
+            RESERVED.lock().unwrap().extend(reserved.into_iter().flatten());
             return first;
         }
     }

@@ -2,7 +2,7 @@
 
 use kilofs::base::{BlockNumber, DatabaseId, Inode, Place};
 use kilofs::crypt::{Scope, SealKeys, Secret};
-use kilofs::fuse::{Host, MountOptions, Mounted, Provenance, RefusedEntry, VersionEntry, mount};
+use kilofs::fuse::{Host, MountOptions, Mounted, Provenance, Reading, RefusedEntry, VersionEntry, mount};
 use kilofs::image::{Image, MemoryDisk, Store};
 use kilofs::tree::{
     BlockView, Changes, Head, Mark, NodeKind, Owner, ReadTree, SetAttr, Timestamp, Tree, TreeError,
@@ -44,7 +44,7 @@ impl Host for TestHost {
         self.mutations.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn fault(&self, _: Place, _: Instant, then: Box<dyn FnOnce(bool) + Send>) {
+    fn fault(&self, _: Place, _: Option<Reading>, _: Instant, then: Box<dyn FnOnce(bool) + Send>) {
         then(false);
     }
 
