@@ -29,6 +29,9 @@ const BASE_PAUSE: Duration = Duration::from_millis(2);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How long a fetch waits for what a neighbour is telling, which may be what is to be fetched.
 const NEWS_PATIENCE: Duration = Duration::from_secs(20);
+/// And for that to begin, where neighbours are connected and none of them has told the record that the DHT brought: it takes
+/// as long to seal the bytes of a change as to look a record up.
+const NEWS_GRACE: Duration = Duration::from_millis(300);
 const NEWS_PAUSE: Duration = Duration::from_millis(5);
 const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(4);
 
@@ -207,13 +210,16 @@ impl Driver {
     /// Lets neighbours end what they are telling: a record that the DHT brings meanwhile is most likely the same one, and its
     /// bytes would come twice.
     pub(super) async fn await_news(&self, net: &Net, infohash: InfoHash) {
-        let end = Instant::now() + NEWS_PATIENCE;
+        let begun = Instant::now();
+        let asks = self.facts.lock().exchanged.asks.clone();
         // What is here is waited for by the news that stand on it.
         let here = || {
             self.facts.lock().exchanged.has_all_of(&infohash)
                 || self.core.inner().versions.get(&infohash).is_some()
         };
-        while net.gossip.hears_much() && !here() && Instant::now() < end {
+        let untold =
+            || begun.elapsed() < NEWS_GRACE && !net.gossip.neighbours().is_empty() && !asks.is_had(&infohash);
+        while (net.gossip.hears_much() || untold()) && !here() && begun.elapsed() < NEWS_PATIENCE {
             tokio::time::sleep(NEWS_PAUSE).await;
         }
     }

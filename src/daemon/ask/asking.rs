@@ -227,6 +227,11 @@ impl Table {
         }
     }
 
+    /// Whether any neighbour is known to have a version.
+    pub(super) fn is_had(&self, infohash: &InfoHash) -> bool {
+        self.known.values().any(|known| known.has.contains(infohash))
+    }
+
     /// A call waits for a piece from there no more.
     pub(super) fn forget(&mut self, call: CallId, from: NeighbourId, infohash: InfoHash, piece: PieceIndex) {
         let key = (from, infohash, piece);

@@ -74,6 +74,11 @@ impl Asks {
         None
     }
 
+    /// Whether a neighbour is known to have a version.
+    pub fn is_had(&self, infohash: &InfoHash) -> bool {
+        self.asking.lock().is_had(infohash)
+    }
+
     /// A neighbour has told a record that names this version first: it can serve it, or will soon.
     pub fn has(&self, from: NeighbourId, infohash: InfoHash) {
         self.asking.has(from, infohash);
