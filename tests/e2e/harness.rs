@@ -22,7 +22,7 @@ const NODES: u16 = 8;
 
 /// Consecutive UDP ports that are free now. They lie below those that the kernel gives to engines that take any (32768
 /// and above), so none is taken before it is used; and nobody else who draws ports this way gets them for as long as
-/// this process lives: it listens at the TCP ports of the same numbers.
+/// this process lives: it listens at the same ports of another address.
 pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     static RESERVED: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
@@ -31,7 +31,7 @@ pub fn free_ports(count: u16) -> u16 {
     for _ in 0..500 {
         let first = NEXT.fetch_add(count, Ordering::SeqCst);
         let reserved: Vec<_> =
-            (first..first + count).map(|port| TcpListener::bind(("127.0.0.1", port))).collect();
+            (first..first + count).map(|port| TcpListener::bind(("127.0.0.2", port))).collect();
         let bound: Vec<_> = (first..first + count).map(|port| UdpSocket::bind(("127.0.0.1", port))).collect();
         if reserved.iter().all(Result::is_ok) && bound.iter().all(Result::is_ok) {
             RESERVED.lock().unwrap().extend(reserved.into_iter().flatten());
