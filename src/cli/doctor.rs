@@ -9,6 +9,7 @@ use crate::daemon::config::{Options, Settings};
 use crate::daemon::control::{Failure, Request};
 use crate::daemon::home::Name;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::net::{ToSocketAddrs, UdpSocket};
 use std::path::Path;
@@ -49,14 +50,24 @@ pub fn run(context: &Context) -> Outcome {
         Err(failure) => finding(Verdict::Problem, "config.toml", failure.message.clone()),
     });
     findings.extend(dead_mounts());
-    match context.home.names() {
+    let names = context.home.names();
+    match &names {
         Ok(names) => findings.extend(names.iter().map(|name| database(context, name))),
         Err(error) => {
             findings.push(finding(Verdict::Problem, "databases", format!("cannot be listed: {error}")))
         }
     }
-    let settings = options.unwrap_or_default().under(context.flags.clone()).settle();
-    findings.push(dht(&settings));
+    // Each database may have nodes of its own; those that none has are asked where there is no database yet.
+    let mut of_each: BTreeMap<(bool, Vec<String>), Settings> = BTreeMap::new();
+    for options in names.iter().flatten().filter_map(|name| context.options(name).ok()) {
+        let settings = options.settle();
+        of_each.entry((settings.offline, settings.bootstrap.clone())).or_insert(settings);
+    }
+    if of_each.is_empty() {
+        let settings = options.unwrap_or_default().under(context.flags.clone()).settle();
+        of_each.insert((settings.offline, settings.bootstrap.clone()), settings);
+    }
+    findings.extend(of_each.values().map(dht));
     context.output.result(&findings, |findings| findings.iter().map(line).collect())?;
     match findings.iter().filter(|finding| finding.verdict == Verdict::Problem).count() {
         0 => Ok(()),
@@ -123,19 +134,10 @@ fn home(context: &Context) -> Finding {
 
 /// FUSE mounts of ours that nobody answers for.
 fn dead_mounts() -> Vec<Finding> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let ours = mounts.lines().filter(|line| line.contains(" - fuse") && line.contains("kilofs"));
-    let directories = ours.filter_map(|line| line.split(' ').nth(4));
-    let dead = directories.filter(|directory| {
-        let not_connected = Some(rustix::io::Errno::NOTCONN.raw_os_error());
-        std::fs::metadata(directory).is_err_and(|error| error.raw_os_error() == not_connected)
-    });
+    let dead = crate::fuse::dead_mounts(None).into_iter();
     dead.map(|directory| {
-        finding(
-            Verdict::Warning,
-            directory,
-            "is a mount without an engine: `kilofs umount` it, or mount there again",
-        )
+        let message = "is a mount without an engine: `kilofs umount` it, or mount there again";
+        finding(Verdict::Warning, &directory.display().to_string(), message)
     })
     .collect()
 }
@@ -204,7 +206,9 @@ fn dht(settings: &Settings) -> Finding {
         _ if addresses.is_empty() => {
             finding(Verdict::Warning, subject, "no bootstrap node has an IPv4 address: is there a network?")
         }
-        Ok(true) => finding(Verdict::Ok, subject, "answers"),
+        Ok(true) => {
+            finding(Verdict::Ok, subject, format!("answers at one of {}", settings.bootstrap.join(", ")))
+        }
         Ok(false) => finding(
             Verdict::Warning,
             subject,

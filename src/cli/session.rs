@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How long an answer may take that needs no network.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The same for how it is: an engine that is stopped, or stuck, is to be known as that.
+pub const STATUS_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long an engine that holds a store may take to answer, and how often it is asked.
 const STARTING_PATIENCE: Duration = Duration::from_secs(5);
 const STARTING_PAUSE: Duration = Duration::from_millis(50);
@@ -52,7 +55,8 @@ impl<'a> Session<'a> {
 
     /// Asks for something that needs no network.
     pub fn ask(&mut self, request: Request) -> Result<Value, Failure> {
-        self.ask_within(request, ANSWER_DEADLINE)
+        let deadline = if matches!(request, Request::Status) { STATUS_DEADLINE } else { ANSWER_DEADLINE };
+        self.ask_within(request, deadline)
     }
 
     /// Asks the engine, if one runs, for at most `deadline`; else does it here.

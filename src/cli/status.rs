@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::context::Context;
 use super::output::{bytes, short, shown, span, table};
-use super::session::{ANSWER_DEADLINE, Session, is_to_be_asked_again};
+use super::session::{STATUS_DEADLINE, Session, is_to_be_asked_again};
 use super::view::{Now, age, counted, device};
 use crate::crypt::keyring;
 use crate::daemon::client::{self, Asked};
@@ -51,7 +51,7 @@ pub fn run(context: &Context, Show { name, watch, interval }: Show) -> Outcome {
         return super::watch::run(context, name, interval);
     }
     if let Some(name) = name {
-        let answer = Session::new(context, &name, false)?.ask(Request::Status)?;
+        let answer = asked(context, &name)?;
         return context.output.answer(answer, |status: Status| described(&status, context.verbose > 0));
     }
     let names = context
@@ -82,7 +82,7 @@ pub fn one_of_all(context: &Context, name: &Name) -> Value {
 
 fn look(context: &Context, name: &Name) -> Result<Value, Failure> {
     let paths = context.existing(name)?;
-    if let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, ANSWER_DEADLINE)
+    if let Asked::Answered(answer) = client::ask(&paths.socket, &Request::Status, STATUS_DEADLINE)
         && !is_to_be_asked_again(&Request::Status, &answer)
     {
         return answer;
@@ -99,7 +99,21 @@ fn look(context: &Context, name: &Name) -> Result<Value, Failure> {
         );
         return Err(Failure::failed(message));
     }
-    Session::new(context, name, false)?.ask(Request::Status)
+    asked(context, name)
+}
+
+/// How a database is, as its engine or its store says, and what an engine that ended has left mounted.
+fn asked(context: &Context, name: &Name) -> Result<Value, Failure> {
+    let mut answer = Session::new(context, name, false)?.ask(Request::Status)?;
+    if answer["pid"].is_null()
+        && let Some(warnings) = answer["warnings"].as_array_mut()
+    {
+        warnings.extend(crate::fuse::dead_mounts(Some(name.as_str())).into_iter().map(|directory| {
+            let shown = directory.display();
+            format!("an engine that ended has left its mount at {shown}: `kilofs umount {shown}`, or mount there again").into()
+        }));
+    }
+    Ok(answer)
 }
 
 /// One database, in full if `all`, else with at most [`LISTED_MAX`] things of a kind.

@@ -36,7 +36,10 @@ fn converse(stream: UnixStream, request: &Request, deadline: Duration) -> Result
     let line = exchange(stream, request, deadline).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Failure::new(
             FailureKind::Unreachable,
-            format!("the engine did not answer within {} s; its log may say why", deadline.as_secs()),
+            format!(
+                "the engine did not answer within {} s: is its process stopped? Its log may say why",
+                deadline.as_secs()
+            ),
         ),
         io::ErrorKind::InvalidData => Failure::failed(format!("the engine's answer is no answer: {error}")),
         _ => Failure::new(

@@ -30,6 +30,6 @@ mod shelf;
 pub use error::MountError;
 pub use host::{Host, Provenance, Reading, RefusedEntry, VersionEntry};
 pub use mount::{Mounted, mount};
-pub use mountpoint::{Unmount, clear_stale, unmount};
+pub use mountpoint::{Unmount, clear_stale, dead_mounts, unmount};
 pub use options::{Audience, MountOptions};
 pub use owners::{IdMap, IdTable, OwnerOptions};

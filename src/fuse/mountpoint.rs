@@ -27,6 +27,8 @@ pub(super) struct MountLine {
     pub kind: String,
     /// Major and minor device number, `0:53`.
     pub device: String,
+    /// What it shows: the name of the database, unless the option `fsname` gave another one.
+    pub source: String,
 }
 
 /// How hard to pull.
@@ -79,10 +81,22 @@ pub fn unmount(dir: &Path, how: Unmount) -> Result<(), MountError> {
     }
 }
 
+/// Our mounts that nobody answers for any more: all, or those that show one database.
+pub fn dead_mounts(of: Option<&str>) -> Vec<PathBuf> {
+    let ours =
+        table().into_iter().filter(|line| line.kind == KIND && of.is_none_or(|name| line.source == name));
+    let dead = |path: &PathBuf| matches!(answer(path), Ok(Err(Errno::NOTCONN | Errno::CONNABORTED)));
+    ours.map(|line| line.path).filter(dead).collect()
+}
+
 /// The mount that is uppermost at exactly `path`.
 pub(super) fn top_mount(path: &Path) -> Option<MountLine> {
-    let table = std::fs::read("/proc/self/mountinfo").ok()?;
-    table.split(|byte| *byte == b'\n').filter_map(parse_line).rfind(|line| line.path == path)
+    table().into_iter().rfind(|line| line.path == path)
+}
+
+fn table() -> Vec<MountLine> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
 /// `36 35 98:0 /root /mount/point options … - type source options` (proc_pid_mountinfo(5)).
@@ -93,6 +107,7 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
         path: PathBuf::from(OsString::from_vec(unescape(words.get(4)?))),
         kind: String::from_utf8_lossy(words.get(dash + 1)?).into_owned(),
         device: String::from_utf8_lossy(words.get(2)?).into_owned(),
+        source: String::from_utf8_lossy(&unescape(words.get(dash + 2)?)).into_owned(),
     })
 }
 

@@ -93,12 +93,52 @@ fn an_fsync_is_one_batch_of_the_log_and_comes_back_without_a_commit() {
 }
 
 #[test]
+fn an_engine_that_is_stopped_is_known_as_that() {
+    let world = World::new();
+    let a = world.creator("a");
+    let engine = rustix::process::Pid::from_raw(a.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(engine, rustix::process::Signal::STOP).unwrap();
+    let asked = std::time::Instant::now();
+    let status = a.kilofs(&["status", super::harness::NAME]);
+    let took = asked.elapsed();
+    rustix::process::kill_process(engine, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(status.code, Some(3), "{status:?}");
+    assert!(status.err.contains("is its process stopped?"), "{status:?}");
+    assert!(took < std::time::Duration::from_secs(30), "{took:?}");
+    a.ok(&["status", super::harness::NAME]);
+}
+
+#[test]
+fn doctor_asks_the_nodes_that_databases_are_set_to() {
+    let mut world = World::new();
+    let a = world.device("a");
+    a.create();
+    let nodes = world.bootstrap();
+    let config = database(&a).join("config.toml");
+    std::fs::write(&config, format!("bootstrap = [\"{nodes}\"]\n")).unwrap();
+    let doctor = || {
+        let told = a.kilofs(&["doctor", "--json"]);
+        let findings: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+        findings.as_array().unwrap().iter().find(|one| one["subject"] == "DHT").cloned().unwrap()
+    };
+    let found = doctor();
+    assert!(found["verdict"] == "ok" && found["message"].to_string().contains(&nodes), "{found}");
+    world.stop_dht();
+    let found = doctor();
+    assert!(found["verdict"] == "warning" && found["message"].to_string().contains(&nodes), "{found}");
+}
+
+#[test]
 fn a_dead_mountpoint_can_be_cleared_by_hand() {
     let world = World::new();
     let a = world.creator("a");
     a.kill9();
     let mount = a.mount.to_str().unwrap();
+    let told = a.status()["warnings"].to_string();
+    assert!(told.contains(&format!("`kilofs umount {mount}`")), "{told}");
+    assert!(a.ok(&["status"]).contains(&format!("has left its mount at {mount}")));
     a.ok(&["umount", mount]);
+    assert_eq!(a.status()["warnings"], serde_json::json!([]));
     assert!(std::fs::read_dir(&a.mount).unwrap().next().is_none());
     let again = a.kilofs(&["umount", mount]);
     assert_eq!(again.code, Some(1), "{again:?}");
