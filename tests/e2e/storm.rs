@@ -90,6 +90,11 @@ fn commit_files(repository: &Path, safe: &Mutex<Safe>, stop: &AtomicBool, mut di
             return;
         }
         let Some(head) = git(&["rev-parse", "HEAD"], repository) else { return };
+        // Git syncs files and trusts that a journal orders what it renames after that; nobody promised that nothing comes
+        // between the last rename and the next sync.
+        if File::open(repository.join(".git/refs/heads")).and_then(|heads| heads.sync_all()).is_err() {
+            return;
+        }
         safe.lock().unwrap().commits.push(head.trim().to_owned());
     }
 }
