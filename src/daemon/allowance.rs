@@ -5,12 +5,11 @@ use super::adopt::Ours;
 use super::control::Failure;
 use super::core::{Core, Listed};
 use super::error::EngineError;
-use super::floor::brings;
 use super::take::Arrived;
 use crate::base::{BlockNumber, InfoHash};
 use crate::image::Image;
 use crate::map::{Map, Root};
-use crate::record::{BlockCharter, Charter, Commit, Quota, VersionRef};
+use crate::record::{BlockCharter, Charter, Quota, VersionRef};
 use crate::tree::meter::{Usage, growth, usage};
 use crate::tree::version::Version;
 use crate::tree::{ImageSource, Tree};
@@ -118,33 +117,9 @@ impl Core {
         if ours.is_by(&number, &device) {
             return Ok(true);
         }
-        let theirs = [(arrived.reference.commit.id, arrived.commit.clone())];
-        if !ours.heads.iter().any(|(_, head)| brings(head, |maker| *maker == device, &theirs)) {
-            return Ok(false);
-        }
-        let below = |commit: &Commit| {
-            commit.device == device
-                && !arrived.commit.covers(commit)
-                && ours.heads.iter().any(|(_, head)| **head == *commit || head.covers(commit))
-        };
-        let kept: Vec<_> = {
-            let inner = self.inner();
-            let own =
-                inner.versions.iter().filter_map(|kept| Some((kept.image.clone(), kept.commit.clone()?)));
-            own.filter(|(_, commit)| below(commit)).collect()
-        };
-        let entry = |listed: Option<&Listed>| listed.map(|listed| listed.entry.clone());
-        let base = ours.bases.first().and_then(|base| entry(base.entries.get(&number)));
-        // Where none of them is kept any more it may have been in this block.
-        let mut found = true;
-        for (image, commit) in &kept {
-            let listed = entry(self.open_catalogue(image, commit)?.1.get(&number));
-            found = listed.as_ref().is_some_and(|entry| entry.signer == device) && listed != base;
-            if found {
-                break;
-            }
-        }
-        Ok(found)
+        let Some(below) = self.own_below(&self.inner(), &ours.heads, arrived) else { return Ok(false) };
+        let base = ours.bases.first().and_then(|base| base.entries.get(&number)).map(|listed| &listed.entry);
+        self.touches(&below, number, base)
     }
 
     /// Why an arrived state of a block is refused beside what is here, if it is for what it holds.

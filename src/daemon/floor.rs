@@ -7,6 +7,7 @@ use super::error::EngineError;
 use super::genesis::charter_id;
 use super::take::Arrived;
 use crate::base::{BlockNumber, DeviceId, Id, Signature};
+use crate::image::Image;
 use crate::map::Root;
 use crate::record::{
     BlockCharter, BlockEntry, Charter, Commit, Maker, Mode, Policy, RootRef, rank, still_counts,
@@ -172,12 +173,62 @@ impl Core {
         }
         let base = self.common_entries(inner, arrived)?;
         let device = self.keys.device.public();
-        let is_own = |(number, listed): &(&BlockNumber, &Listed)| {
+        let below = self.own_below(inner, &inner.heads, arrived);
+        let mut own = BTreeSet::new();
+        for (number, listed) in &inner.entries {
             let known = base.get(number).map(|listed| &listed.entry);
-            // A state that a policy fixed which lost against another one bears nobody's name, and may be this device's.
-            (listed.entry.signer == device || listed.entry.is_unsigned()) && known != Some(&listed.entry)
+            // A state that a policy fixed which lost against another one bears nobody's name, and may be this device's; so
+            // may one that another device signed which merged.
+            let signed = listed.entry.signer == device || listed.entry.is_unsigned();
+            let merged = || below.as_ref().map_or(Ok(false), |below| self.touches(below, *number, known));
+            if known != Some(&listed.entry) && (signed || merged()?) {
+                own.insert(*number);
+            }
+        }
+        Ok(own)
+    }
+
+    /// This device's commits that `heads` stand on and an arrived version does not, as far as their versions are kept. None
+    /// where there is none.
+    pub(super) fn own_below(
+        &self,
+        inner: &Inner,
+        heads: &[(Id, Arc<Commit>)],
+        arrived: &Arrived,
+    ) -> Option<Vec<(Image, Arc<Commit>)>> {
+        let device = self.keys.device.public();
+        let theirs = [(arrived.reference.commit.id, arrived.commit.clone())];
+        if !heads.iter().any(|(_, head)| brings(head, |maker| *maker == device, &theirs)) {
+            return None;
+        }
+        let below = |commit: &Commit| {
+            commit.device == device
+                && !arrived.commit.covers(commit)
+                && heads.iter().any(|(_, head)| **head == *commit || head.covers(commit))
         };
-        Ok(inner.entries.iter().filter(is_own).map(|(number, _)| *number).collect())
+        let kept = inner.versions.iter().filter_map(|kept| Some((kept.image.clone(), kept.commit.clone()?)));
+        Some(kept.filter(|(_, commit)| below(commit)).collect())
+    }
+
+    /// Whether one of these commits of this device's changed a block that comes from `base`.
+    pub(super) fn touches(
+        &self,
+        below: &[(Image, Arc<Commit>)],
+        number: BlockNumber,
+        base: Option<&BlockEntry>,
+    ) -> Result<bool, EngineError> {
+        let device = self.keys.device.public();
+        // Where none of them is kept any more it may have been this block.
+        let mut found = true;
+        for (image, commit) in below {
+            let entries = self.open_catalogue(image, commit)?.1;
+            let entry = entries.get(&number).map(|listed| &listed.entry);
+            found = entry.is_some_and(|entry| entry.signer == device) && entry != base;
+            if found {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// The entries of the newest version that an arrived one and this device both stand on.

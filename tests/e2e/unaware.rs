@@ -67,6 +67,33 @@ fn a_third_device_builds_on_what_a_policy_forbids_and_its_maker_finds_it() {
     fsck(&[&a, &b, &c]);
 }
 
+/// The state that a policy forbids bears the name of the one who merged last: the others find their work as well.
+#[test]
+fn all_who_built_on_each_other_in_a_block_find_what_a_policy_forbids() {
+    let world = World::new();
+    let [a, b, c] = apart(&world, |a| {
+        a.json(&["block", NAME, "add", "/docs"]);
+        a.write("docs/text", b"agreed");
+    });
+    a.json(&["policy", NAME, "set", "/docs", "ro"]);
+    b.write("docs/by-b", b"by b, who did not know");
+    c.awaits("docs/by-b", b"by b, who did not know");
+    c.write("docs/by-c", b"by c, on top of it");
+    b.awaits("docs/by-c", b"by c, on top of it");
+    await_agreement(&[&b, &c]);
+    online(&a);
+    for device in [&b, &c] {
+        wait_until("both say what they set aside", || blocks_aside(device) == [1]);
+        let gone = || !device.path("docs/by-b").exists() && !device.path("docs/by-c").exists();
+        wait_until("the block is as the admin left it", gone);
+    }
+    assert_eq!(fs::read(b.path(".kilofs/refused/1/by-b")).unwrap(), b"by b, who did not know");
+    assert_eq!(fs::read(c.path(".kilofs/refused/1/by-c")).unwrap(), b"by c, on top of it");
+    await_agreement(&[&a, &b, &c]);
+    assert_eq!(blocks_aside(&a), [0; 0]);
+    fsck(&[&a, &b, &c]);
+}
+
 /// What b and c write into a directory of which they do not know that it is a block now.
 fn unaware_in_a_new_block(world: &World, mode: &str) -> [Device; 3] {
     let [a, b, c] = apart(world, |a| fs::create_dir(a.path("sub")).unwrap());
