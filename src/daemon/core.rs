@@ -341,7 +341,8 @@ impl Core {
         list.extend(SetAside::kept(&inner.set_aside));
         list.extend(inner.unread.iter().cloned());
         list.extend(inner.begun.kept());
-        let sealed = self.keys.local.seal_local(LocalKind::State, &inner.state.encode());
+        let heads: Vec<Id> = inner.heads.iter().map(|(id, _)| *id).collect();
+        let sealed = self.keys.local.seal_local(LocalKind::State, &inner.state.encode(&heads));
         Core::count(&self.done.commits);
         self.saved.notify_one();
         let Some(tree) = &self.tree else { return self.store.commit(&list, &sealed) };

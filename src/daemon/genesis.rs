@@ -50,6 +50,7 @@ pub(super) fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(),
         policy,
         charter,
         head: None,
+        heads: Vec::new(),
         roots: BTreeMap::new(),
         mark: Default::default(),
         pending: first,
@@ -58,7 +59,7 @@ pub(super) fn make_store(paths: &DatabasePaths, keyring: &Keyring) -> Result<(),
     };
     let store = Store::create(Arc::new(FileDisk::create(&paths.store)?), database)?;
     let local = capability.record_keys().swap_remove(0);
-    let sealed = local.seal_local(LocalKind::State, &state.encode());
+    let sealed = local.seal_local(LocalKind::State, &state.encode(&[]));
     store.commit(&[], &sealed)?;
     Ok(())
 }

@@ -104,6 +104,10 @@ impl Core {
         inner.versions.add(version);
         let mut named: Vec<_> = self.named_versions(inner).iter().map(|version| version.infohash).collect();
         named.extend(inner.state.head.map(|head| head.infohash));
+        // After a restart they are looked for among the kept ones.
+        let stood_on =
+            |version: &&Version| inner.heads.iter().any(|(id, _)| *id == version.reference.commit.id);
+        named.extend(inner.versions.iter().filter(stood_on).map(|version| version.reference.infohash));
         let device = self.keys.device.public();
         let others =
             |version: &Version| version.commit.as_ref().is_some_and(|commit| commit.device != device);

@@ -30,12 +30,21 @@ impl Core {
         admit(entry, &self.keys.database, mode, block, &charter.members, &self.keys.admin_public)
     }
 
-    /// Takes a version as the one that the working head stands on.
+    /// Takes a version as the one that the working head was saved after. It stands on the commits that it stood on then, as far
+    /// as they are kept; on the version's own where that is not known.
     pub(super) fn stand_on(&self, inner: &mut Inner, version: &Version) -> Result<(), EngineError> {
         let commit = version.commit.clone().ok_or(EngineError::Other("its commit does not open".into()))?;
         let (root, entries) = self.open_catalogue(&version.image, &commit)?;
         let standing = self.standing(inner, &entries)?;
-        inner.heads = vec![(version.reference.commit.id, commit)];
+        let saved = std::mem::take(&mut inner.state.heads);
+        let kept = |id: &Id| {
+            let kept = inner.versions.iter().find(|kept| kept.reference.commit.id == *id)?;
+            Some((*id, kept.commit.clone()?))
+        };
+        inner.heads = saved.iter().filter_map(kept).collect();
+        if inner.heads.is_empty() {
+            inner.heads.push((version.reference.commit.id, commit.clone()));
+        }
         inner.catalogue = root;
         (inner.entries, inner.spoilt) = (standing.entries, standing.spoilt);
         Ok(())

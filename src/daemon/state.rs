@@ -2,14 +2,16 @@
 
 use super::label::{get_root, put_root};
 use super::status::{ConflictStatus, RefusalStatus};
-use crate::base::{BlockNumber, Malformed, Reader, SessionId, Writer};
+use crate::base::{BlockNumber, Id, Malformed, Reader, SessionId, Writer};
 use crate::map::Root;
 use crate::record::{Charter, Policy, RECORD_BYTES, SignedItem, VersionRef};
 use crate::tree::Mark;
 use std::collections::{BTreeMap, BTreeSet};
 
-const FORMAT: u8 = 2;
-/// The format before there was an intent log: without the mark.
+const FORMAT: u8 = 3;
+/// The format without the commits.
+const FORMAT_HEADLESS: u8 = 2;
+/// The format before there was an intent log: without the mark, too.
 const FORMAT_UNLOGGED: u8 = 1;
 const BLOCKS_MAX: usize = 1 << 12;
 const LIST_MAX: usize = 1 << 14;
@@ -41,8 +43,11 @@ pub struct State {
     pub policy: Policy,
     /// The charter that it names.
     pub charter: Charter,
-    /// The version that the working head stands on.
+    /// The version that arrived or was published last: all of it that counts is in the working head.
     pub head: Option<VersionRef>,
+    /// The commits that the working head stood on when this was saved. Not always that version's alone: what was left out of
+    /// one is not stood upon, and what a merge brought together that is not published yet stands on both sides.
+    pub heads: Vec<Id>,
     /// The roots of the working head.
     pub roots: BTreeMap<BlockNumber, Option<Root>>,
     /// The last change that the working head holds: the intent log goes on behind it.
@@ -56,8 +61,8 @@ pub struct State {
 }
 
 impl State {
-    /// The state's bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The state's bytes, with the commits that the working head stands on now.
+    pub fn encode(&self, heads: &[Id]) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.u8(FORMAT).raw(&self.session.0).u64(self.counter_reserved).u64(self.lamport);
         for item in [&self.accepted, &self.lifeline] {
@@ -74,6 +79,8 @@ impl State {
             put_root(&mut writer, root.as_ref());
         }
         writer.u64(self.mark.lineage).u64(self.mark.seq).u8(u8::from(self.pending));
+        writer.varint(heads.len() as u64);
+        heads.iter().for_each(|head| _ = writer.raw(&head.0));
         // What has no room is found again where it still is so: copies in the tree, refusals when the version is met.
         let room = BYTES_MAX.saturating_sub(writer.0.len());
         let refusals = list(self.refusals.iter(), room / 2);
@@ -95,7 +102,7 @@ impl State {
     pub fn decode(bytes: &[u8]) -> Result<State, Malformed> {
         let mut reader = Reader::new(bytes);
         let format = reader.u8()?;
-        if !matches!(format, FORMAT_UNLOGGED | FORMAT) {
+        if !matches!(format, FORMAT_UNLOGGED | FORMAT_HEADLESS | FORMAT) {
             return Err(Malformed);
         }
         let session = SessionId(reader.array()?);
@@ -121,6 +128,8 @@ impl State {
             _ => Mark { lineage: reader.u64()?, seq: reader.u64()? },
         };
         let pending = reader.u8()? != 0;
+        let count = if format == FORMAT { reader.bounded(LIST_MAX)? } else { 0 };
+        let heads = (0..count).map(|_| Ok(Id(reader.array()?))).collect::<Result<_, Malformed>>()?;
         let conflicts = read_list(&mut reader)?;
         let refusals = read_list(&mut reader)?;
         reader.end()?;
@@ -133,6 +142,7 @@ impl State {
             policy,
             charter,
             head,
+            heads,
             roots,
             mark,
             pending,
@@ -206,6 +216,7 @@ mod tests {
             lifeline: None,
             policy,
             head: None,
+            heads: Vec::new(),
             roots: charter.blocks.keys().map(|number| (*number, some)).collect(),
             charter,
             mark: Mark::default(),
@@ -228,9 +239,11 @@ mod tests {
         }
         assert!(state.refusals.len() <= REFUSALS_MAX + BLOCKS_MAX);
         assert!(state.refusals.iter().any(|one| one.block == BLOCKS_MAX as u16 - 1), "each block is named");
-        let bytes = state.encode();
+        let heads = [crate::base::Id([6; 32]), crate::base::Id([7; 32])];
+        let bytes = state.encode(&heads);
         assert!(bytes.len() <= BYTES_MAX, "{}", bytes.len());
         let again = State::decode(&bytes).unwrap();
+        assert_eq!(again.heads, heads);
         assert_eq!((again.charter, again.roots), (state.charter, state.roots));
         assert!(!again.conflicts.is_empty() && !again.refusals.is_empty());
     }

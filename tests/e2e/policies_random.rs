@@ -176,11 +176,6 @@ fn run(seed: u64) {
     await_agreement(&all);
     let visible = contents(&sides[0].device.mount);
     for side in &sides {
-        if std::env::var("WHOLE").is_ok() {
-            println!("LOG {}\n{}", side.label, side.device.log());
-        }
-    }
-    for side in &sides {
         let aside = contents(&side.device.path(".kilofs/refused"));
         for (path, content) in &side.held {
             assert!(
@@ -196,8 +191,8 @@ fn run(seed: u64) {
     }
 }
 
-/// Found losing a file of the admin whose policy lost about once in fifteen runs where machine and network are slow. It is to run
-/// always once that is cured.
+/// Where machine and network are slow about one run in twenty still loses a file of an admin whose policy lost. It is to run always
+/// once that is cured.
 #[test]
 #[ignore = "two admins who change policies at one time: a known loss, not yet cured"]
 fn policies_that_change_while_three_write_cost_nobody_anything() {
