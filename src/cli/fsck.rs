@@ -5,7 +5,7 @@ use super::context::Context;
 use super::output::{bytes, shown, understood};
 use super::progress::Progress;
 use super::session::Session;
-use crate::daemon::answers::{CheckFinding, Checked};
+use crate::daemon::answers::{CheckFinding, Checked, REFUSED};
 use crate::daemon::control::{Failure, Request};
 use crate::daemon::home::Name;
 use clap::Args;
@@ -31,7 +31,8 @@ pub fn run(context: &Context, Fsck { name, repair }: Fsck) -> Outcome {
     let request = if repair { Request::Repair } else { Request::Check };
     let answer = session.ask_within(request, CHECK_DEADLINE)?;
     drop(progress);
-    let findings = understood::<Checked>(answer.clone())?.findings.len();
+    let findings = understood::<Checked>(answer.clone())?.findings;
+    let aside = findings.iter().filter(|finding| finding.subject.starts_with(REFUSED)).count();
     context.output.answer(answer, |checked: Checked| {
         let absent = match checked.absent {
             0 => String::new(),
@@ -57,14 +58,31 @@ pub fn run(context: &Context, Fsck { name, repair }: Fsck) -> Outcome {
             format!("{text}{seen}")
         }
     })?;
-    match findings {
+    match findings.len() {
         0 => Ok(()),
-        count if repair => Err(Failure::failed(format!(
-            "{count} things are still wrong with {name}: try again where a peer can be reached that has them"
-        ))),
-        count => Err(Failure::failed(format!(
-            "{count} things are wrong with {name}: `kilofs fsck {name} --repair` gets back what kept versions and peers have, and leaves out the rest"
-        ))),
+        count => Err(Failure::failed(next_step(&name, count, aside, repair))),
+    }
+}
+
+/// What a person does about so many findings, some of which are in what is set aside: no other device has that.
+fn next_step(name: &Name, count: usize, aside: usize, repaired: bool) -> String {
+    let copies = format!(
+        "of what is under {REFUSED} this device has the only copy: mount {name}, and copy out of there what can still be read"
+    );
+    match repaired {
+        true if count == aside => format!("{count} things are still wrong with {name}: {copies}"),
+        true => {
+            let more = if aside > 0 { format!("; {copies}") } else { String::new() };
+            format!(
+                "{count} things are still wrong with {name}: try again where a peer can be reached that has them{more}"
+            )
+        }
+        false => {
+            let more = if aside > 0 { format!("; {copies}") } else { String::new() };
+            format!(
+                "{count} things are wrong with {name}: `kilofs fsck {name} --repair` gets back what kept versions and peers have, and leaves out the rest{more}"
+            )
+        }
     }
 }
 

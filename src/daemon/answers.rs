@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Where what is set aside is found in a mount; findings in it go by its place.
+pub const REFUSED: &str = ".kilofs/refused/";
+
 /// The answer to `Sync`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -64,6 +64,11 @@ impl SetAside {
         all.iter().enumerate().map(name).collect()
     }
 
+    /// What was fixed about the block then, where that is known.
+    pub(super) fn charter(&self) -> Option<&Charter> {
+        self.charter.as_deref()
+    }
+
     /// Whether it is this state of the same block.
     fn is(&self, charter: &Charter, root: Option<Root>) -> bool {
         let birth = |charter: &Charter| charter.blocks.get(&self.block).map(|block| block.birth);

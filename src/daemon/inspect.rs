@@ -1,6 +1,7 @@
 //! Opens every object that the keys open: what `kilofs fsck` reports beyond the store's own structures.
 
-use super::answers::{CheckFinding, Checked};
+use super::answers::{CheckFinding, Checked, REFUSED};
+use super::aside::SetAside;
 use super::core::{Core, Listed, now_timestamp};
 use super::error::EngineError;
 use super::versions::Version as KeptVersion;
@@ -8,7 +9,7 @@ use crate::base::{BlockNumber, Inode, PieceHashes, PieceIndex};
 use crate::crypt::BlobKind;
 use crate::image::{Counters, Image, StoreError, hash_piece, hash_pieces};
 use crate::map::{Map, NodeCache, Root};
-use crate::record::BlockCharter;
+use crate::record::{BlockCharter, Charter};
 use crate::tree::ImageSource;
 use crate::tree::check::{Finding, check_block};
 use crate::tree::repair::{Measure, Repair};
@@ -22,7 +23,7 @@ const NODES_CACHE_BYTES: usize = 4 << 20;
 /// What findings in the newest state go by.
 pub(super) const HEAD: &str = "the working head";
 
-/// Checks the working head and every kept version, and says what a repair would do with what nobody has any more.
+/// Checks the working head, every kept version and all that is set aside, and says what a repair would do with what nobody has any more.
 pub fn inspect(core: &Core, checked: &mut Checked) {
     if let Err(error) = core.persist() {
         let what = format!("what was changed last cannot be written down: {error}");
@@ -31,9 +32,16 @@ pub fn inspect(core: &Core, checked: &mut Checked) {
     let inner = core.inner();
     let (image, roots) = (inner.image.clone(), inner.state.roots.clone());
     let versions: Vec<_> = inner.versions.iter().cloned().collect();
+    let (charter, set_aside) = (inner.state.charter.clone(), inner.set_aside.clone());
     drop(inner);
-    checked.closed = core.closed_blocks(&core.inner().state.charter).iter().map(|block| block.0).collect();
-    blocks(core, HEAD, &image, &roots, checked);
+    checked.closed = core.closed_blocks(&charter).iter().map(|block| block.0).collect();
+    blocks(core, HEAD, (&image, &charter), &roots, checked);
+    for (name, aside) in SetAside::names(&set_aside).iter().zip(&set_aside) {
+        // The block may be gone since, or its number be another's.
+        let charter = aside.charter().unwrap_or(&charter);
+        let roots = BTreeMap::from([(aside.block, aside.root)]);
+        blocks(core, &format!("{REFUSED}{name}"), (&aside.image, charter), &roots, checked);
+    }
     for version in versions {
         let found = inspect_kept(core, &version);
         checked.objects += found.objects;
@@ -125,7 +133,7 @@ fn kept(core: &Core, version: &KeptVersion, checked: &mut Checked) {
             };
             let entries = entries.iter().filter(|(number, listed)| lives(number, listed));
             let roots = entries.map(|(number, listed)| (*number, listed.root())).collect();
-            blocks(core, &what, &version.image, &roots, checked);
+            blocks(core, &what, (&version.image, &charter), &roots, checked);
         }
         Err(error) => {
             checked.findings.push(CheckFinding { block: None, subject: what, what: error.to_string() });
@@ -154,11 +162,10 @@ fn open_charter(core: &Core, image: &Image, commit: &crate::record::Commit) -> R
 fn blocks(
     core: &Core,
     what: &str,
-    image: &Image,
+    (image, charter): (&Image, &Charter),
     roots: &BTreeMap<BlockNumber, Option<Root>>,
     checked: &mut Checked,
 ) {
-    let charter = core.inner().state.charter.clone();
     for (number, root) in roots {
         let Some(block) = charter.blocks.get(number) else { continue };
         let Some(keys) = core.keys.block(*number, block) else { continue };

@@ -1,7 +1,9 @@
 //! A damaged store at one device: `fsck` names what is wrong, `fsck --repair` gets it back from another device, or makes
 //! do without it and says so.
 
-use super::harness::{Device, Dice, NAME, World};
+use super::aside::{offline, online};
+use super::harness::{Device, Dice, NAME, World, await_agreement};
+use super::process::wait_until;
 use serde_json::Value;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -42,6 +44,11 @@ fn texts(list: &Value) -> Vec<String> {
 
 /// Overwrites bytes of a store until a chunk of the large file is hit.
 fn damage_a_chunk(device: &Device) -> Value {
+    damage(device, |line| line.contains("/big: chunk"))
+}
+
+/// Overwrites bytes of a store until it is named as wanted.
+fn damage(device: &Device, is_wanted: impl Fn(&str) -> bool) -> Value {
     let store = device.home.join("databases").join(NAME).join("database");
     let file = File::options().read(true).write(true).open(store).unwrap();
     let slots = file.metadata().unwrap().len() / SLOT_BYTES;
@@ -50,12 +57,12 @@ fn damage_a_chunk(device: &Device) -> Value {
         file.read_exact_at(&mut before, at).unwrap();
         file.write_all_at(&[0x55; 64], at).unwrap();
         let (code, report) = checked(device, false);
-        if code == Some(1) && texts(&report["findings"]).iter().any(|line| line.contains("/big: chunk")) {
+        if code == Some(1) && texts(&report["findings"]).iter().any(|line| is_wanted(line)) {
             return report;
         }
         file.write_all_at(&before, at).unwrap();
     }
-    panic!("the large file lies nowhere");
+    panic!("what is to be damaged lies nowhere");
 }
 
 #[test]
@@ -115,6 +122,41 @@ fn what_nobody_has_is_left_out_and_comes_back_when_somebody_does() {
     a.sync();
     b.awaits("big", &whole);
     a.awaits("big", &whole);
+    b.umount();
+    a.umount();
+}
+
+#[test]
+fn damage_in_what_is_set_aside_is_named_with_what_to_do() {
+    let world = World::new();
+    let a = world.creator("a");
+    a.json(&["block", NAME, "add", "/docs"]);
+    a.write("docs/keep", b"kept");
+    a.sync();
+    let b = world.joined("b", &a, "write");
+    await_agreement(&[&a, &b]);
+    offline(&b);
+    b.write("docs/edited", &content(2));
+    a.json(&["policy", NAME, "set", "/docs", "ro"]);
+    a.sync();
+    online(&b);
+    wait_until("it is set aside", || b.path(".kilofs/refused/1/edited").exists());
+    await_agreement(&[&a, &b]);
+    b.umount();
+    b.ok(&["fsck", NAME]);
+    damage(&b, |line| line.starts_with(".kilofs/refused/1: ") && line.contains("edited: chunk"));
+    let only_copy = |flags: &[&str]| {
+        let done = b.kilofs(flags);
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(done.err.contains("copy out of there what can still be read"), "{done:?}");
+        done
+    };
+    only_copy(&["fsck", NAME]);
+    let done = only_copy(&["fsck", NAME, "--repair"]);
+    assert!(!done.err.contains("try again"), "no peer has it: {done:?}");
+    b.mount();
+    assert_eq!(std::fs::read(b.path("docs/keep")).unwrap(), b"kept");
+    assert!(b.path(".kilofs/refused/1/edited").exists(), "what is left of it stays");
     b.umount();
     a.umount();
 }
