@@ -42,11 +42,6 @@ impl Side {
             fs::rename(&draft, self.device.path(&path))?;
             File::open(self.device.path(place))?.sync_all()
         });
-        println!(
-            "{} writes {} as {path}: {written:?}",
-            self.label,
-            &content[..content.find('>').unwrap_or(0)]
-        );
         if written.is_ok() {
             self.held.insert(path, content);
         } else {
@@ -81,14 +76,12 @@ impl Side {
     }
 
     fn kill(&mut self) {
-        println!("{} is killed", self.label);
         self.open = None;
         self.device.kill9();
         self.mount();
     }
 
     fn leave_or_return(&mut self) {
-        println!("{} {}", self.label, if self.away { "returns" } else { "leaves" });
         self.open = None;
         if self.away {
             self.device.umount();
@@ -123,7 +116,6 @@ fn change_policy(dice: &mut Dice, sides: &[Side]) {
     };
     // What is refused is refused: a quota that is too small, a block that is there already.
     let done = admin.kilofs(&arguments);
-    println!("{arguments:?}: {:?} {}", done.code, done.err.trim());
     assert!(matches!(done.code, Some(0 | 1)), "{arguments:?}: {done:?}");
 }
 
